@@ -1,0 +1,105 @@
+/*
+ * control.h - the control plane: who may come in, and what operators ask.
+ *
+ * One instance per agent, on the main loop. NNG IPC peers speak SP REQ/REP to the control socket; attaching clients then
+ * present a ticket at the doorbell socket and are handed over to the worker of their tenant. What the control plane cannot
+ * know itself it asks through `struct control_hooks`, which agent.c wires.
+ *
+ * All functions and hooks: the thread of the main loop, never blocking. nng's own threads stay inside this folder.
+ */
+#ifndef RIPTIDE_CONTROL_H
+#define RIPTIDE_CONTROL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <uv.h>
+
+#include "shm/msg.h"
+
+struct control;
+
+/* Who is at the other end, as the kernel says. */
+struct control_peer {
+	uid_t uid;
+	gid_t gid;
+	pid_t pid;
+};
+
+/* A client that asks to come in; all borrowed for the call. */
+struct control_attach {
+	struct control_peer peer;
+	const char *tenant;  /* checked: [a-z0-9-]{1,64} */
+	const char *program; /* printable, at most 47 characters */
+	const void *token;
+	size_t token_len;
+	int clock_differs; /* the client's monotonic clock is not ours: no hot reads for it */
+};
+
+/* What an accepted client is told. Texts are copied at once. */
+struct control_attached {
+	int status;                 /* RSHM_OK or a negative enum rshm_status */
+	const char *error_text;     /* with a remedy; NULL on success */
+	const char *segment_object; /* NULL: no hot reads */
+	uint64_t segment_size;
+	uint64_t entry_limit; /* of key + metadata + value, bytes */
+	void *binding;        /* the hooks' own: comes back with connect() or release() exactly once */
+};
+
+typedef void control_attached_fn(void *context, const struct control_attached *attached);
+typedef void control_text_fn(void *context, int status, const char *json);
+
+struct control_hooks {
+	void *context;
+	/* May this peer use this tenant? Answers through `done`, at once or later (bounded by the request's deadline). */
+	void (*attach)(void *context, const struct control_attach *attach, control_attached_fn *done, void *done_context);
+	/*
+	 * The client presented its ticket: `fd` (non-blocking, close-on-exec) is the doorbell connection and the hook's from now
+	 * on; it creates the channel, sends the memfd, and keeps the socket for bells and end of file.
+	 */
+	void (*connect)(void *context, void *binding, const struct control_peer *peer, int fd, uint64_t channel_id);
+	/* The ticket was never used. */
+	void (*release)(void *context, void *binding);
+	/* JSON documents for operators: RSHM_CONTROL_STATUS, _STATS, _CLIENTS. At once or later. */
+	void (*report)(void *context, uint16_t op, control_text_fn *done, void *done_context);
+	/* RSHM_CONTROL_RELOAD, from the agent's own user or root only. Answers JSON with what changed, or an error text. */
+	void (*reload)(void *context, control_text_fn *done, void *done_context);
+};
+
+/* Limits; every bound that a peer can press against. Copied. */
+struct control_options {
+	const char *control_path;  /* socket of the control plane */
+	const char *doorbell_path; /* absolute */
+	mode_t socket_mode;        /* 0660, or 0666 if tenants name users outside the agent's group */
+	const char *agent_object;
+	uint64_t agent_object_size;
+	uint32_t message_bytes;          /* largest control message */
+	uint32_t handshake_timeout_ms;   /* hello, ticket, and each whole message */
+	uint32_t request_timeout_ms;     /* hooks that answer late */
+	uint32_t connections;            /* control connections in all */
+	uint32_t connections_per_uid;
+	uint32_t channels_per_uid;       /* counted from accepted attach to control_channel_closed() */
+	uint32_t clients;                /* channels in all */
+	uint32_t attaches_per_second_per_uid;
+};
+
+/*
+ * Opens both sockets and begins to serve. A socket file that a dead agent left is replaced (the instance lock, held by the
+ * caller, proves it dead). On failure a text for people in `error`, nothing left behind.
+ */
+int control_create(uv_loop_t *loop, const struct control_options *options, const struct control_hooks *hooks,
+		   struct control **ret, char *error, size_t error_len);
+
+/* The channel of an earlier connect() hook has ended: gives its uid's place back. */
+void control_channel_closed(struct control *control, uid_t uid);
+
+/* Stops accepting, drops connections and tickets, removes the socket files, then calls `closed` from the loop. */
+void control_close(struct control *control, void (*closed)(void *context), void *context);
+
+/* Counters for status: monotonic since start. */
+struct control_figures {
+	uint64_t connections, refused_connections, requests, malformed, timed_out, attaches, refused_attaches, channels_open;
+};
+void control_figures(const struct control *control, struct control_figures *ret);
+
+#endif

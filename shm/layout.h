@@ -1,0 +1,299 @@
+/*
+ * layout.h - what the shared objects look like, byte by byte.
+ *
+ * Three kinds of object (protocols: agent object and segment by shm_open, channel by sealed memfd):
+ *
+ *   agent    header | liveness | 64 sources | tenant figures | client figures      agent rw, clients r
+ *   segment  header | control | tag words | index buckets | ring                    agent rw, the tenant's users r
+ *   channel  header | armed | submitted | 32 slots | blocks | 16 shards             agent rw, one client process rw
+ *
+ * All integers are native-endian: both sides run on one host. A change of any offset raises RSHM_LAYOUT_MAJOR; a field
+ * taken from reserved space raises RSHM_LAYOUT_MINOR. Geometry is written once, before the object's state becomes LIVE,
+ * and is checked by whoever maps it; what the other side can change later is read once into a local, checked, then used.
+ */
+#ifndef RSHM_LAYOUT_H
+#define RSHM_LAYOUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/msg.h"
+
+#define RSHM_LAYOUT_MAJOR 1u
+#define RSHM_LAYOUT_MINOR 0u
+#define RSHM_LINE 64u   /* bytes of a cache line */
+#define RSHM_PAGE 4096u /* every object is a multiple of it */
+
+#define RSHM_AGENT_MAGIC 0x31544e4741545052u   /* "RPTAGNT1" */
+#define RSHM_SEGMENT_MAGIC 0x31474d5354545052u /* "RPTTSMG1" */
+#define RSHM_CHANNEL_MAGIC 0x314e484354545052u /* "RPTTCHN1" */
+
+/* States of an agent object and of a segment. */
+enum rshm_state {
+	RSHM_INIT = 0,    /* being built; nobody but its builder may use it */
+	RSHM_LIVE = 1,    /* readable */
+	RSHM_RETIRED = 2, /* let go of it at the next call; another one serves */
+};
+
+/* What a reader does with an entry whose source is fenced or whose lease ran out. */
+enum rshm_policy {
+	RSHM_POLICY_MISS = 0,  /* ask the agent */
+	RSHM_POLICY_STALE = 1, /* serve it, marked stale, up to the segment's stale limit */
+	RSHM_POLICY_ERROR = 2, /* RSHM_E_STALE */
+};
+
+/* Begins every object. `instance` ties the objects of one agent instance together. */
+struct rshm_header {
+	uint64_t magic;
+	uint32_t layout_major, layout_minor;
+	uint64_t object_size; /* bytes; equals st_size */
+	uint8_t instance[16]; /* random, for the life of the agent object */
+	uint8_t boot_id[16];  /* of the kernel that ran when it was made */
+	uint64_t generation;  /* random; tells two objects of one tenant apart */
+};
+_Static_assert(sizeof(struct rshm_header) == 64, "object header is one line");
+
+/* ---- agent object ------------------------------------------------------------------------------------------- */
+
+#define RSHM_SOURCES 64u /* a source is a backend node whose changes reach us by one feed */
+
+/* One line each, written by the agent only: readers look at it on every hit. */
+struct rshm_source {
+	uint64_t epoch;          /* entries of another epoch are unverified; only grows */
+	uint64_t lease_until_ms; /* CLOCK_MONOTONIC_COARSE; later than this every entry is unverified */
+	uint64_t fenced_at_ms;   /* since when entries may be wrong: begins the stale limit */
+	uint64_t clean;          /* agent only: 1 = no entry of an older epoch is left */
+	uint64_t reserved[4];
+};
+_Static_assert(sizeof(struct rshm_source) == RSHM_LINE, "source is one line");
+
+/* Figures for `riptidectl top`, copied there by the agent from the channels it drains. */
+struct rshm_figures {
+	uint64_t in_use; /* 0 = free; else a number that is new for every use of this place */
+	uint64_t hits, hit_bytes, misses, stale;
+	uint64_t sets, deletes, requests, errors;
+	uint64_t hit_ns_p50, hit_ns_p99; /* sampled */
+	uint32_t process_id, user_id;    /* clients */
+	uint64_t used_bytes, limit_bytes, entries, evictions; /* tenants */
+	char name[80];                   /* tenant id, NUL-terminated */
+	char program[48];                /* clients: what the client calls itself */
+};
+_Static_assert(sizeof(struct rshm_figures) == 256, "figures are four lines");
+
+struct rshm_agent {
+	struct rshm_header header;
+	uint32_t tenant_capacity, client_capacity; /* figures that follow this struct */
+	char instance_name[40];
+	char program_version[16];
+	uint8_t reserved0[384];
+	/* liveness, a line of its own */
+	uint32_t state; /* enum rshm_state */
+	uint32_t process_id;
+	uint64_t started_ms;   /* CLOCK_MONOTONIC_COARSE */
+	uint64_t heartbeat_ms; /* the control loop's last turn */
+	uint64_t restarts;     /* adoptions of this object */
+	uint64_t channels;     /* now open */
+	uint64_t reserved1[3];
+	uint8_t reserved2[448];
+	struct rshm_source sources[RSHM_SOURCES];
+	/* struct rshm_figures tenants[tenant_capacity], clients[client_capacity] */
+};
+_Static_assert(offsetof(struct rshm_agent, state) == 512, "liveness has its own line");
+_Static_assert(offsetof(struct rshm_agent, sources) == 1024, "sources begin at 1024");
+_Static_assert(sizeof(struct rshm_agent) == 1024 + 64 * RSHM_SOURCES, "agent object's fixed part");
+
+static inline uint64_t rshm_agent_size(uint32_t tenant_capacity, uint32_t client_capacity)
+{
+	uint64_t figures = (uint64_t)tenant_capacity + client_capacity;
+	uint64_t size = sizeof(struct rshm_agent) + figures * sizeof(struct rshm_figures);
+
+	return (size + RSHM_PAGE - 1) / RSHM_PAGE * RSHM_PAGE;
+}
+
+static inline struct rshm_figures *rshm_agent_tenants(struct rshm_agent *agent)
+{
+	return (struct rshm_figures *)(agent + 1);
+}
+
+static inline struct rshm_figures *rshm_agent_clients(struct rshm_agent *agent, uint32_t tenant_capacity)
+{
+	return rshm_agent_tenants(agent) + tenant_capacity;
+}
+
+/* ---- segment ------------------------------------------------------------------------------------------------ */
+
+#define RSHM_UNIT 16u          /* bytes per position */
+#define RSHM_BUCKET_WORDS 8u   /* one line */
+#define RSHM_TAG_WORDS 4096u
+#define RSHM_RING_MIN (64u << 10)
+#define RSHM_RING_MAX (1ull << 40)
+#define RSHM_BYTES_PER_WORD 96u /* of ring, per index word */
+
+struct rshm_segment {
+	struct rshm_header header;
+	char tenant[72]; /* NUL-terminated */
+	uint64_t hash_seed;
+	uint64_t ring_bytes;   /* a power of two */
+	uint64_t ring_offset;  /* from the object's start, page-aligned */
+	uint64_t index_offset; /* line-aligned */
+	uint64_t tag_offset;
+	uint32_t bucket_count;
+	uint32_t entry_limit; /* bytes: header + key + metadata + value of the largest hot entry */
+	uint8_t reserved0[840];
+	/* read on every hit, written every 64 KiB of appended bytes */
+	uint64_t tail;
+	uint32_t state;  /* enum rshm_state */
+	uint32_t policy; /* enum rshm_policy */
+	uint64_t stale_limit_ms;
+	uint64_t reserved1[5];
+	/* the writer's, for its successor */
+	uint64_t head;
+	uint64_t reserved2[7];
+	uint8_t reserved3[2944];
+};
+_Static_assert(offsetof(struct rshm_segment, tail) == 1024, "tail line");
+_Static_assert(offsetof(struct rshm_segment, head) == 1088, "head line");
+_Static_assert(sizeof(struct rshm_segment) == RSHM_PAGE, "segment header is one page");
+
+/* An entry in the ring; key, metadata and value follow, padded to RSHM_UNIT. */
+struct rshm_entry {
+	uint64_t position;
+	uint64_t control_a; /* flags 0-15, source 16-31, epoch 32-63 */
+	uint64_t control_b; /* expiry, CLOCK_MONOTONIC_COARSE ms; RSHM_NEVER */
+	uint64_t version;   /* hybrid logical clock: ms since 1970 << 16 | counter */
+	uint32_t value_len;
+	uint16_t key_len;
+	uint16_t metadata_len;
+};
+_Static_assert(sizeof(struct rshm_entry) == 40, "entry header is 40 bytes");
+
+#define RSHM_NEVER UINT64_MAX
+#define RSHM_FLAG_TOUCHED 0x1u  /* read since it was appended */
+#define RSHM_FLAG_TAGGED 0x2u   /* metadata begins with tag pairs */
+#define RSHM_FLAG_NEGATIVE 0x4u /* a remembered absence */
+#define RSHM_FLAG_FILLER 0x8u   /* no entry: value_len bytes to skip */
+
+static inline uint64_t rshm_control_a(uint32_t flags, uint32_t source, uint64_t epoch)
+{
+	return (flags & 0xffffu) | (uint64_t)(source & 0xffffu) << 16 | epoch << 32;
+}
+
+static inline uint32_t rshm_control_flags(uint64_t control_a)
+{
+	return (uint32_t)(control_a & 0xffffu);
+}
+
+static inline uint32_t rshm_control_source(uint64_t control_a)
+{
+	return (uint32_t)(control_a >> 16) & 0xffffu;
+}
+
+static inline uint32_t rshm_control_epoch(uint64_t control_a)
+{
+	return (uint32_t)(control_a >> 32);
+}
+
+/* ---- channel ------------------------------------------------------------------------------------------------ */
+
+#define RSHM_SLOTS 32u
+#define RSHM_INLINE 4096u
+#define RSHM_BLOCKS 48u
+#define RSHM_BLOCK 4096u
+#define RSHM_SLOT_BLOCKS 16u /* of one piece: 64 KiB + inline */
+#define RSHM_SHARDS 16u
+#define RSHM_TOUCHES 64u       /* per shard, a power of two */
+#define RSHM_LATENCY_CLASSES 32u /* powers of two of nanoseconds */
+
+/*
+ * A request and its answer. The client fills all of it but `answer` and `word` transitions of the worker; the worker
+ * copies the fields once, checks the copy, and uses only that.
+ */
+struct rshm_request {
+	uint16_t op;       /* enum rshm_op */
+	uint16_t flags;    /* RSHM_REQUEST_… */
+	uint32_t body_len; /* bytes of the whole body: key ‖ metadata ‖ value, or batch items */
+	uint32_t offset;   /* of this piece: in the body, or with FETCH in the answer */
+	uint32_t piece_len;
+	uint64_t deadline_ms; /* CLOCK_MONOTONIC_COARSE */
+	uint64_t ttl_ms;      /* SET, TOUCH: RSHM_TTL_DEFAULT, RSHM_NEVER, or from now */
+	uint32_t metadata_len;
+	uint32_t items; /* batches */
+	uint16_t key_len;
+	uint16_t block_count;
+	uint8_t blocks[RSHM_SLOT_BLOCKS]; /* numbers of blocks that extend `bytes` */
+	uint8_t reserved[4];
+};
+_Static_assert(sizeof(struct rshm_request) == 64, "request is one line");
+
+#define RSHM_REQUEST_FETCH 0x1u /* next piece of the answer, not a new request */
+#define RSHM_REQUEST_FRESH 0x2u /* GET: do not answer from an unverified copy */
+#define RSHM_TTL_DEFAULT 0u
+
+struct rshm_answer {
+	int32_t status; /* enum rshm_status */
+	uint32_t flags; /* RSHM_ANSWER_… */
+	uint32_t answer_len; /* bytes of the whole answer: metadata ‖ value, batch items, or JSON */
+	uint32_t offset;
+	uint32_t piece_len;
+	uint32_t metadata_len;
+	uint64_t version;
+	uint64_t ttl_ms; /* remaining; RSHM_NEVER = does not expire */
+	uint64_t reserved[3];
+};
+_Static_assert(sizeof(struct rshm_answer) == 64, "answer is one line");
+
+#define RSHM_ANSWER_STALE 0x1u
+
+struct rshm_slot {
+	uint32_t word; /* generation << 4 | waiting << 3 | enum rshm_slot_state; the futex of its waiter */
+	uint32_t reserved[15];
+	struct rshm_request request;
+	struct rshm_answer answer;
+	unsigned char bytes[RSHM_INLINE];
+};
+_Static_assert(sizeof(struct rshm_slot) == 192 + RSHM_INLINE, "slot");
+
+/* Items of batches, in body and answer; key, metadata, value follow without padding. */
+struct rshm_batch_item {
+	uint32_t value_len;
+	uint16_t key_len;
+	uint16_t metadata_len;
+	uint64_t ttl_ms;
+	uint64_t version; /* answers */
+	int32_t status;   /* answers */
+	uint32_t flags;   /* answers: RSHM_ANSWER_… */
+};
+_Static_assert(sizeof(struct rshm_batch_item) == 32, "batch item");
+
+/* A thread's own counters: written by one thread, drained by the agent. */
+struct rshm_shard {
+	uint64_t hits, hit_bytes, misses, stale, expired, retries, sampled, reserved0;
+	uint32_t latency[RSHM_LATENCY_CLASSES];
+	uint64_t touch_next; /* touches ever noted */
+	uint64_t reserved1[39];
+	uint64_t touches[RSHM_TOUCHES]; /* positions */
+};
+_Static_assert(sizeof(struct rshm_shard) == 1024, "shard");
+
+struct rshm_channel {
+	struct rshm_header header;
+	uint64_t channel_id;
+	uint64_t reserved0[7];
+	uint32_t armed; /* agent only: 1 = ring the bell */
+	uint32_t reserved1[15];
+	uint32_t submitted; /* bit per slot: client ORs, worker exchanges with 0 */
+	uint32_t reserved2[15];
+	uint8_t reserved3[RSHM_PAGE - 256];
+	struct rshm_slot slots[RSHM_SLOTS];
+	uint8_t reserved4[RSHM_PAGE - 192 * RSHM_SLOTS % RSHM_PAGE];
+	unsigned char blocks[RSHM_BLOCKS][RSHM_BLOCK];
+	struct rshm_shard shards[RSHM_SHARDS];
+};
+_Static_assert(offsetof(struct rshm_channel, armed) == 128, "armed has its own line");
+_Static_assert(offsetof(struct rshm_channel, submitted) == 192, "submitted has its own line");
+_Static_assert(offsetof(struct rshm_channel, slots) == RSHM_PAGE, "slots begin at a page");
+_Static_assert(offsetof(struct rshm_channel, blocks) % RSHM_PAGE == 0, "blocks begin at a page");
+_Static_assert(sizeof(struct rshm_channel) % RSHM_PAGE == 0, "channel is whole pages");
+_Static_assert(sizeof(struct rshm_channel) <= 384u << 10, "a channel stays below 384 KiB");
+
+#endif
