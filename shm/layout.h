@@ -35,13 +35,6 @@ enum rshm_state {
 	RSHM_RETIRED = 2, /* let go of it at the next call; another one serves */
 };
 
-/* What a reader does with an entry whose source is fenced or whose lease ran out. */
-enum rshm_policy {
-	RSHM_POLICY_MISS = 0,  /* ask the agent */
-	RSHM_POLICY_STALE = 1, /* serve it, marked stale, up to the segment's stale limit */
-	RSHM_POLICY_ERROR = 2, /* RSHM_E_STALE */
-};
-
 /* Begins every object. `instance` ties the objects of one agent instance together. */
 struct rshm_header {
 	uint64_t magic;

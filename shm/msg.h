@@ -107,6 +107,13 @@ _Static_assert(sizeof(struct rshm_control_header) == 16, "control header is 16 b
 #define RSHM_CONTROL_MAGIC 0x5452u /* "RT" */
 #define RSHM_CONTROL_VERSION 1u
 
+/* What a reader does with an entry whose source is fenced or whose lease ran out. */
+enum rshm_policy {
+	RSHM_POLICY_MISS = 0,  /* ask the agent */
+	RSHM_POLICY_STALE = 1, /* serve it, marked stale, up to the segment's stale limit */
+	RSHM_POLICY_ERROR = 2, /* RSHM_E_STALE */
+};
+
 /* Limits of the data model; beyond them a request is RSHM_E_TOOBIG. */
 #define RSHM_KEY_MAX 65535u      /* bytes; 1 is the least */
 #define RSHM_METADATA_MAX 65535u /* bytes, encoded */

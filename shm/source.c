@@ -38,6 +38,12 @@ enum rshm_freshness rshm_judge(const struct rshm_source *sources, uint64_t contr
 	return RSHM_VERIFIED;
 }
 
+uint64_t rshm_source_epoch(const struct rshm_source *source)
+{
+	/* Pairs with the release in rshm_source_fence(). */
+	return rshm_load_acquire(&source->epoch);
+}
+
 void rshm_source_extend(struct rshm_source *source, uint64_t lease_until_ms)
 {
 	rshm_store_release(&source->lease_until_ms, lease_until_ms);

@@ -27,6 +27,9 @@ enum rshm_freshness {
 enum rshm_freshness rshm_judge(const struct rshm_source *sources, uint64_t control_a, uint64_t control_b,
 			       enum rshm_policy policy, uint64_t stale_limit_ms, uint64_t now_ms);
 
+/* The source's present epoch. Any thread. */
+uint64_t rshm_source_epoch(const struct rshm_source *source);
+
 /* The agent's side; one thread per source. */
 void rshm_source_extend(struct rshm_source *source, uint64_t lease_until_ms);
 /*

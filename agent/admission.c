@@ -1,0 +1,150 @@
+/*
+ * admission.c - from an attaching process to a channel: may it, where is its segment, who serves it.
+ *
+ * A binding carries the decision from attach to connect, across the client's way to the doorbell.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/agent_priv.h"
+#include "agent/base/log.h"
+
+struct binding {
+	const struct tenant *tenant;
+	uint32_t place;
+	char program[48];
+};
+
+static bool take_place(struct agent *a, uint32_t *ret)
+{
+	for (uint32_t i = 0; i < a->client_place_count; i++) {
+		if (a->client_places[i])
+			continue;
+		a->client_places[i] = true;
+		*ret = i;
+		return true;
+	}
+	return false;
+}
+
+static void refuse(control_attached_fn *done, void *context, int status, const char *text)
+{
+	struct control_attached attached = { .status = status, .error_text = text };
+
+	done(context, &attached);
+}
+
+static void accept_client(struct agent *a, const struct tenant *tenant, const struct control_attach *attach,
+			  control_attached_fn *done, void *done_context)
+{
+	struct binding *binding = calloc(1, sizeof(*binding));
+	struct control_attached attached = {
+		.status = RSHM_OK,
+		.entry_limit = a->config->cache.max_entry_size_bytes + RSHM_KEY_MAX + RSHM_METADATA_MAX,
+		.binding = binding,
+	};
+	char name[RSHM_NAME_MAX];
+
+	if (!binding || !take_place(a, &binding->place)) {
+		free(binding);
+		refuse(done, done_context, RSHM_E_AGAIN, "no place for another client; raise limits.max_clients");
+		return;
+	}
+	binding->tenant = tenant;
+	snprintf(binding->program, sizeof(binding->program), "%s", attach->program);
+	if (!attach->clock_differs &&
+	    worker_locate(a->workers[tenant->worker], tenant, name, &attached.segment_size))
+		attached.segment_object = name;
+	done(done_context, &attached);
+}
+
+void admission_attach(void *agent, const struct control_attach *attach, control_attached_fn *done, void *done_context)
+{
+	struct agent *a = agent;
+	const struct tenant *tenant = tenant_find(a->tenants, attach->tenant);
+	char text[256];
+
+	if (tenant && tenant_permits(tenant, attach->peer.uid, attach->peer.gid)) {
+		accept_client(a, tenant, attach, done, done_context);
+		return;
+	}
+	/* The same answer for a tenant that is not there and one that is not for this user: names are not to be probed. */
+	snprintf(text, sizeof(text),
+		 "Invalid tenant access: tenant %s not found or access denied for uid %u; see the users and groups of its "
+		 "tenant section",
+		 attach->tenant, (unsigned int)attach->peer.uid);
+	refuse(done, done_context, RSHM_E_NOTENANT, text);
+}
+
+void admission_connect(void *agent, void *binding, const struct control_peer *peer, int fd, uint64_t channel_id)
+{
+	struct agent *a = agent;
+	struct binding *b = binding;
+	struct worker_client client = {
+		.fd = fd,
+		.uid = peer->uid,
+		.pid = peer->pid,
+		.channel_id = channel_id,
+		.figures_index = b->place,
+		.tenant = b->tenant,
+	};
+
+	memcpy(client.program, b->program, sizeof(client.program));
+	if (!worker_connect(a->workers[b->tenant->worker], &client)) {
+		log_warn("agent", "uid %u: the worker of tenant %s is too busy for another channel",
+			 (unsigned int)peer->uid, b->tenant->id);
+		close(fd);
+		control_channel_closed(a->control, peer->uid);
+		a->client_places[b->place] = false;
+	}
+	free(b);
+}
+
+void admission_release(void *agent, void *binding)
+{
+	struct agent *a = agent;
+	struct binding *b = binding;
+
+	a->client_places[b->place] = false;
+	free(b);
+}
+
+/* ---- ends of channels --------------------------------------------------------------------------------------- */
+
+struct closed_message {
+	struct mailbox_message message; /* first */
+	struct agent *agent;
+	uid_t uid;
+	uint32_t place;
+};
+
+static void closed_on_arrival(struct mailbox_message *message)
+{
+	struct closed_message *closed = (struct closed_message *)message;
+	struct agent *a = closed->agent;
+
+	a->client_places[closed->place] = false;
+	if (a->control)
+		control_channel_closed(a->control, closed->uid);
+	free(closed);
+}
+
+void admission_channel_closed(void *agent, uid_t uid, uint32_t figures_index)
+{
+	struct agent *a = agent;
+	struct closed_message *closed = malloc(sizeof(*closed));
+
+	if (!closed)
+		return;
+	*closed = (struct closed_message){
+		.message = { .handle = closed_on_arrival },
+		.agent = a,
+		.uid = uid,
+		.place = figures_index,
+	};
+	/* Bounded by the number of channels, which is below the mailbox's limit. */
+	if (!mailbox_post(&a->mailbox, &closed->message))
+		free(closed);
+}

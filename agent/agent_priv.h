@@ -1,0 +1,71 @@
+/* agent_priv.h - the agent's parts, for agent.c, stores.c, admission.c, report.c and reload.c. Main thread. */
+#ifndef RIPTIDE_AGENT_PRIV_H
+#define RIPTIDE_AGENT_PRIV_H
+
+#include <pthread.h>
+#include <uv.h>
+
+#include "agent/agent.h"
+#include "agent/base/hlc.h"
+#include "agent/base/mailbox.h"
+#include "agent/control/control.h"
+#include "agent/presence.h"
+#include "agent/serve/serve.h"
+#include "agent/store/embedded/embedded.h"
+
+#define SOURCE_EMBEDDED 0u
+#define SOURCE_REDIS 1u
+
+struct agent {
+	/* set once */
+	const struct config_sources *sources;
+	struct config *config;
+	int lock_fd;
+	char control_path[256], doorbell_path[256], objects_path[256];
+	struct object_list *objects;
+	struct hot_budget budget;
+	struct hot_environment hot;
+	struct hlc hlc;
+	struct embedded_env *embedded; /* NULL with the redis backend */
+	struct tenant_registry *tenants;
+	struct serve_environment serve;
+	struct worker **workers;
+	uint32_t worker_count;
+	/* main loop */
+	uv_loop_t loop;
+	bool loop_open;
+	struct presence presence;
+	struct control *control;
+	struct mailbox mailbox;
+	uv_timer_t beat;
+	uv_signal_t on_term, on_int, on_hup;
+	uv_work_t joining;
+	bool stopping, revalidating;
+	int exit_status;
+	uint64_t started_ms, beats;
+	/* places for figures of clients, taken from accepted attach to the channel's end */
+	bool *client_places;
+	uint32_t client_place_count;
+};
+
+/* stores.c */
+int stores_open(struct agent *agent, char *error, size_t error_len);
+int stores_number_tenants(struct agent *agent, char *error, size_t error_len);
+int stores_create(void *agent, uv_loop_t *loop, struct store **ret, char *error, size_t error_len);
+void stores_close(struct agent *agent);
+
+/* admission.c: hooks of the control plane, and the ends of channels */
+void admission_attach(void *agent, const struct control_attach *attach, control_attached_fn *done, void *done_context);
+void admission_connect(void *agent, void *binding, const struct control_peer *peer, int fd, uint64_t channel_id);
+void admission_release(void *agent, void *binding);
+void admission_channel_closed(void *agent, uid_t uid, uint32_t figures_index); /* worker threads */
+
+/* report.c */
+void report_hook(void *agent, uint16_t op, control_text_fn *done, void *done_context);
+
+/* reload.c */
+void reload_hook(void *agent, control_text_fn *done, void *done_context);
+/* On SIGHUP: the same, told to the log. */
+void reload_now(struct agent *agent);
+
+#endif

@@ -1,0 +1,220 @@
+#include <stddef.h>
+#include <string.h>
+
+#include "agent/config.h"
+#include "agent/config_option.h"
+
+#define K 1024ull
+#define M (1024ull * K)
+#define G (1024ull * M)
+#define T (1024ull * G)
+#define DAY 86400ull
+
+#define FIELD(section_, field_)                                                            \
+	.name = #section_ "." #field_, .offset = offsetof(struct config, section_.field_), \
+	.size = sizeof(((struct config *)0)->section_.field_)
+#define TENANT_FIELD(field_)                                                         \
+	.name = "tenant." #field_, .offset = offsetof(struct config_tenant, field_), \
+	.size = sizeof(((struct config_tenant *)0)->field_)
+#define RANGE(min_, max_) .min = (min_), .max = (max_)
+
+static const char *const backend_words[] = {"embedded", "redis", NULL};
+static const char *const level_words[] = {"error", "warn", "info", "debug", NULL};
+static const char *const format_words[] = {"auto", "text", "json", NULL};
+static const char *const sync_words[] = {"always", "interval", "none", NULL};
+static const char *const compression_words[] = {"lz4", "zstd", "auto", "none", NULL};
+static const char *const eviction_words[] = {"lru", NULL};
+static const char *const stale_words[] = {"miss", "stale", "error", NULL};
+
+static const struct config_option options[] = {
+	{FIELD(agent, instance), .type = CONFIG_NAME, .initial = "default", RANGE(1, 32),
+	 .help = "Name of this agent on its host. Two agents run side by side if names and folders differ."},
+	{FIELD(agent, run_dir), .type = CONFIG_PATH, .initial = "/run/riptide", RANGE(1, 80),
+	 .help = "Folder of the sockets and the lock. Its mode decides who can reach the agent at all."},
+	{FIELD(agent, state_dir), .type = CONFIG_PATH, .initial = "/var/lib/riptide", RANGE(1, 1024),
+	 .help = "Folder of what outlives the agent."},
+	{FIELD(agent, workers), .type = CONFIG_COUNT, .initial = "1", RANGE(1, 64),
+	 .help = "Threads that serve requests. Each tenant belongs to one of them."},
+	{FIELD(agent, shutdown_timeout_seconds), .type = CONFIG_SECONDS, .live = true, .initial = "30",
+	 RANGE(1, 3600), .environment = "STATE_SHUTDOWN_TIMEOUT_SECONDS",
+	 .help = "How long a stopping agent finishes what it has begun before it gives up."},
+	{FIELD(agent, spin_us), .type = CONFIG_COUNT, .initial = "50", RANGE(0, 1000),
+	 .help = "Microseconds that an idle worker polls before it sleeps. 0: it sleeps at once."},
+	{FIELD(agent, backend), .type = CONFIG_WORD, .initial = "embedded", .words = backend_words,
+	 .help = "Where entries are kept. If this is set nowhere but redis.url is, it is redis."},
+	{FIELD(agent, keep_on_stop), .type = CONFIG_BOOL, .initial = "true",
+	 .help = "Leave the hot entries in shared memory when stopping, for the next agent to take over."},
+
+	{FIELD(log, level), .type = CONFIG_WORD, .live = true, .initial = "info", .words = level_words,
+	 .help = "The least important lines that are written."},
+	{FIELD(log, format), .type = CONFIG_WORD, .live = true, .initial = "auto", .words = format_words,
+	 .help = "auto: the systemd journal if it is there, else text on stderr."},
+
+	{FIELD(redis, url), .type = CONFIG_URL, .initial = "redis://localhost:6379", RANGE(1, 1024),
+	 .environment = "REDIS_URL", .below = "Redis URL cannot be empty",
+	 .help = "Where the server is. A password in it is masked wherever the URL is shown."},
+	{FIELD(redis, pool_size), .type = CONFIG_COUNT, .initial = "10", RANGE(1, 1024),
+	 .environment = "REDIS_POOL_SIZE", .environment_alias = "POOL_MAX_SIZE",
+	 .help = "Connections at most, of each worker."},
+	{FIELD(redis, connection_timeout_ms), .type = CONFIG_MS, .initial = "5000", RANGE(1, 600000),
+	 .environment = "REDIS_CONNECTION_TIMEOUT_MS", .help = "How long connecting and logging in may take."},
+	{FIELD(redis, command_timeout_ms), .type = CONFIG_MS, .initial = "5000", RANGE(1, 600000),
+	 .environment = "REDIS_COMMAND_TIMEOUT_MS",
+	 .help = "How long a command may wait for its reply before its connection counts as dead."},
+	{FIELD(redis, retry_attempts), .type = CONFIG_COUNT, .initial = "3", RANGE(0, 100),
+	 .environment = "REDIS_RETRY_ATTEMPTS",
+	 .help = "How often a command that was not sent, or may safely be sent again, is tried once more."},
+	{FIELD(redis, retry_delay_ms), .type = CONFIG_MS, .initial = "100", RANGE(1, 60000),
+	 .environment = "REDIS_RETRY_DELAY_MS",
+	 .help = "Pause before the first further try; it doubles, with jitter, from try to try."},
+	{FIELD(redis, retry_max_delay_ms), .type = CONFIG_MS, .initial = "2000", RANGE(1, 600000),
+	 .help = "The longest pause between two tries, of commands and of connecting."},
+	{FIELD(redis, enable_pipelining), .type = CONFIG_BOOL, .initial = "true",
+	 .environment = "REDIS_ENABLE_PIPELINING",
+	 .help = "Send further commands before the replies to earlier ones have come."},
+	{FIELD(redis, max_pipeline_size), .type = CONFIG_COUNT, .initial = "100", RANGE(1, 10000),
+	 .environment = "REDIS_MAX_PIPELINE_SIZE",
+	 .help = "Commands at most that wait for replies on one connection."},
+
+	{FIELD(pool, min_size), .type = CONFIG_COUNT, .initial = "2", RANGE(0, 1024), .environment = "POOL_MIN_SIZE",
+	 .help = "Connections that each worker keeps open. The most is redis.pool_size."},
+	{FIELD(pool, idle_timeout_seconds), .type = CONFIG_SECONDS, .initial = "600",
+	 RANGE(0, 30 * DAY), .environment = "POOL_IDLE_TIMEOUT_SECONDS",
+	 .help = "A connection above min_size that was idle so long is closed. 0: never."},
+	{FIELD(pool, max_lifetime_seconds), .type = CONFIG_SECONDS, .initial = "3600",
+	 RANGE(0, 365 * DAY), .environment = "POOL_MAX_LIFETIME_SECONDS",
+	 .help = "A connection of that age is replaced. 0: never."},
+
+	{FIELD(embedded, path), .type = CONFIG_PATH, .initial = "", RANGE(0, 1024),
+	 .help = "Folder of the embedded store. Empty: \"store\" in agent.state_dir."},
+	{FIELD(embedded, sync), .type = CONFIG_WORD, .initial = "interval", .words = sync_words,
+	 .help = "When writes reach the disk: always (before they are acknowledged), interval, or none "
+		 "(when the kernel likes). All three survive the agent's death; the machine's, only always."},
+	{FIELD(embedded, sync_interval_ms), .type = CONFIG_MS, .initial = "1000", RANGE(10, 600000),
+	 .help = "Time between two synchronisations with sync = interval."},
+	{FIELD(embedded, map_size), .type = CONFIG_SIZE, .initial = "64G", RANGE(1 * M, 16 * T),
+	 .help = "The size the store can grow to. The file is sparse and takes only what is used."},
+	{FIELD(embedded, expire_interval_ms), .type = CONFIG_MS, .initial = "1000", RANGE(10, 600000),
+	 .help = "Time between two sweeps that remove expired entries."},
+	{FIELD(embedded, commit_batch_max), .type = CONFIG_COUNT, .initial = "1024", RANGE(1, 65536),
+	 .help = "Writes at most that share one commit."},
+
+	{FIELD(cache, default_ttl_seconds), .type = CONFIG_SECONDS, .initial = "86400",
+	 RANGE(0, 3650 * DAY), .environment = "CACHE_DEFAULT_TTL_SECONDS",
+	 .help = "Life time of entries that are written without one. 0: they do not expire."},
+	{FIELD(cache, max_entry_size_bytes), .type = CONFIG_SIZE, .initial = "20M", RANGE(1, 64 * M),
+	 .environment = "CACHE_MAX_ENTRY_SIZE_BYTES", .below = "Maximum entry size must be greater than 0",
+	 .help = "The largest value that is taken."},
+	{FIELD(cache, hot_entry_limit_bytes), .type = CONFIG_SIZE, .initial = "1M", RANGE(4 * K, 64 * M),
+	 .help = "Larger entries are not kept in shared memory; neither are those above a 32nd of the ring."},
+	{FIELD(cache, key_prefix), .type = CONFIG_KEY_PART, .initial = "riptide", RANGE(1, 64),
+	 .environment = "CACHE_KEY_PREFIX",
+	 .help = "What all keys in a server begin with. Agents share entries only under equal prefixes."},
+	{FIELD(cache, version), .type = CONFIG_KEY_PART, .initial = "v1", RANGE(1, 32),
+	 .environment = "CACHE_VERSION", .help = "Second part of all keys. A new one begins with an empty cache."},
+	{FIELD(cache, enable_compression), .type = CONFIG_BOOL, .initial = "true",
+	 .environment = "CACHE_ENABLE_COMPRESSION", .environment_alias = "ENABLE_COMPRESSION",
+	 .help = "Compress stored values. Hot copies in shared memory are always plain."},
+	{FIELD(cache, compression_threshold_bytes), .type = CONFIG_SIZE, .initial = "1K",
+	 RANGE(0, 1 * G), .environment = "CACHE_COMPRESSION_THRESHOLD_BYTES",
+	 .help = "Smaller values are stored as they are."},
+	{FIELD(cache, compression_algorithm), .type = CONFIG_WORD, .initial = "lz4",
+	 .words = compression_words, .environment = "CACHE_COMPRESSION_ALGORITHM",
+	 .help = "auto: lz4 up to 100 KiB, zstd above."},
+	{FIELD(cache, eviction_policy), .type = CONFIG_WORD, .initial = "lru", .words = eviction_words,
+	 .environment = "CACHE_EVICTION_POLICY", .help = "What leaves shared memory first when there is no room."},
+	{FIELD(cache, max_memory_bytes), .type = CONFIG_SIZE, .initial = "0", RANGE(0, 16 * T),
+	 .environment = "CACHE_MAX_MEMORY_BYTES",
+	 .help = "Shared memory of all tenants together. 0: half of what is free in /dev/shm at start."},
+	{FIELD(cache, segment_initial_bytes), .type = CONFIG_SIZE, .initial = "1M", RANGE(64 * K, 1 * G),
+	 .help = "Shared memory that a tenant begins with. It doubles up to the tenant's memory_bytes."},
+	{FIELD(cache, reinsert_ratio_percent), .type = CONFIG_COUNT, .initial = "100", RANGE(0, 1000),
+	 .help = "Bytes of used entries that are kept at most, per 100 bytes of new ones, when room is made."},
+	{FIELD(cache, ttl_jitter_percent), .type = CONFIG_COUNT, .initial = "0", RANGE(0, 50),
+	 .help = "Life times are shortened by a random part of up to this, so that entries that were "
+		 "written together do not expire together."},
+
+	{FIELD(coherence, max_age_ms), .type = CONFIG_MS, .initial = "1000", RANGE(1, 3600000),
+	 .help = "How long a hot copy of a value from Redis is used before the server is asked again."},
+	{FIELD(coherence, lease_ms), .type = CONFIG_MS, .initial = "2000", RANGE(100, 60000),
+	 .help = "How long readers trust shared memory without a sign of life from the agent."},
+	{FIELD(coherence, stale_policy), .type = CONFIG_WORD, .initial = "stale", .words = stale_words,
+	 .help = "What a read gets that finds only a copy that cannot be verified: a miss, the stale copy "
+		 "(marked), or an error."},
+	{FIELD(coherence, stale_limit_ms), .type = CONFIG_MS, .initial = "60000",
+	 RANGE(0, 30 * DAY * 1000), .help = "No copy is served as stale for longer than this."},
+
+	{FIELD(tenancy, enabled), .type = CONFIG_BOOL, .initial = "true", .environment = "TENANT_ENABLED",
+	 .environment_alias = "ENABLE_MULTI_TENANCY",
+	 .help = "Serve tenants of their own keys, memory and users. false: only the tenant \"default\"."},
+	{FIELD(tenancy, max_tenants), .type = CONFIG_COUNT, .initial = "1000", RANGE(0, 100000),
+	 .environment = "TENANT_MAX_TENANTS", .help = "Tenants at most, \"default\" included."},
+
+	{FIELD(limits, inflight_max), .type = CONFIG_COUNT, .initial = "65536", RANGE(64, 1048576),
+	 .help = "Operations under way in one worker; further ones are told to retry."},
+	{FIELD(limits, max_clients), .type = CONFIG_COUNT, .initial = "1024", RANGE(1, 65536),
+	 .help = "Client processes at most."},
+	{FIELD(limits, attaches_per_second_per_uid), .type = CONFIG_COUNT, .initial = "200",
+	 RANGE(1, 1000000), .help = "Attaches a second of one user; further ones are told to retry."},
+	{FIELD(limits, channels_per_uid), .type = CONFIG_COUNT, .initial = "256", RANGE(1, 65536),
+	 .help = "Client processes of one user at most."},
+	{FIELD(limits, connections_per_uid), .type = CONFIG_COUNT, .initial = "64", RANGE(1, 65536),
+	 .help = "Open control connections of one user at most."},
+	{FIELD(limits, bells_per_second), .type = CONFIG_COUNT, .initial = "100000",
+	 RANGE(1, 100000000), .help = "Wake-ups a second that one client may cause."},
+	{FIELD(limits, worker_staging_bytes), .type = CONFIG_SIZE, .initial = "64M",
+	 RANGE(1 * M, 1 * T), .help = "Memory of a worker for requests under way."},
+	{FIELD(limits, tenant_staging_bytes), .type = CONFIG_SIZE, .initial = "32M",
+	 RANGE(1 * M, 1 * T), .help = "The part of it that one tenant can take."},
+	{FIELD(limits, requests_per_turn), .type = CONFIG_COUNT, .initial = "16", RANGE(1, 1024),
+	 .help = "Requests taken from one client before the next one has its turn."},
+	{FIELD(limits, bytes_per_turn), .type = CONFIG_SIZE, .initial = "256K", RANGE(4 * K, 1 * G),
+	 .help = "Bytes taken from one client before the next one has its turn."},
+	{FIELD(limits, control_message_bytes), .type = CONFIG_SIZE, .initial = "1M",
+	 RANGE(1 * K, 64 * M), .help = "The largest message on the control socket."},
+	{FIELD(limits, handshake_timeout_ms), .type = CONFIG_MS, .initial = "2000", RANGE(10, 60000),
+	 .help = "How long a new connection may take to say what it wants."},
+
+	{FIELD(performance, target_cache_access_ms), .type = CONFIG_MS, .initial = "5", RANGE(1, 100),
+	 .environment = "PERF_TARGET_CACHE_ACCESS_MS", .below = "Target cache access time must be greater than 0",
+	 .above = "Target cache access time should be less than 100ms for optimal performance",
+	 .help = "Accesses that took longer are counted as having missed the target."},
+	{FIELD(performance, slow_threshold_ms), .type = CONFIG_MS, .initial = "100", RANGE(1, 3600000),
+	 .environment = "PERF_SLOW_THRESHOLD_MS", .help = "Requests that took longer are written to the log."},
+	{FIELD(performance, enable_slow_log), .type = CONFIG_BOOL, .initial = "true",
+	 .environment = "PERF_ENABLE_SLOW_LOG", .help = "Whether slow requests are written to the log."},
+};
+
+static const struct config_option tenant_options[] = {
+	{TENANT_FIELD(users), .type = CONFIG_LIST, .initial = "", RANGE(0, 256),
+	 .help = "Users that may attach, by name or number."},
+	{TENANT_FIELD(groups), .type = CONFIG_LIST, .initial = "", RANGE(0, 256),
+	 .help = "Groups whose members may attach, by name or number."},
+	{TENANT_FIELD(memory_bytes), .type = CONFIG_SIZE, .initial = "64M", RANGE(64 * K, 16 * T),
+	 .help = "Shared memory that the tenant's hot entries can take."},
+	{TENANT_FIELD(default_ttl_seconds), .type = CONFIG_SECONDS, .inherits = "cache.default_ttl_seconds", RANGE(0, 3650 * DAY),
+	 .help = "As cache.default_ttl_seconds, for this tenant."},
+	{TENANT_FIELD(stale_policy), .type = CONFIG_WORD, .inherits = "coherence.stale_policy",
+	 .words = stale_words, .help = "As coherence.stale_policy, for this tenant."},
+};
+
+const struct config_option *config_options(size_t *ret_count)
+{
+	*ret_count = sizeof(options) / sizeof(options[0]);
+	return options;
+}
+
+const struct config_option *config_tenant_options(size_t *ret_count)
+{
+	*ret_count = sizeof(tenant_options) / sizeof(tenant_options[0]);
+	return tenant_options;
+}
+
+const struct config_option *config_option_find(const char *name)
+{
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+		if (strcmp(options[i].name, name) == 0)
+			return &options[i];
+	}
+	return NULL;
+}

@@ -1,0 +1,69 @@
+/*
+ * reload.c - reads the whole configuration again, and applies what can be applied to a running agent.
+ *
+ * A bad file changes nothing. A changed option that needs a restart keeps its old value until then, and is named.
+ */
+#include <jansson.h>
+#include <stdlib.h>
+
+#include "agent/agent_priv.h"
+#include "agent/base/log.h"
+#include "agent/lifecycle.h"
+
+static void list_change(void *context, const struct config_change *change)
+{
+	json_t *list = context;
+
+	json_array_append_new(list, json_pack("{s:s s:s? s:s? s:s}", "option", change->name, "before", change->before,
+					      "after", change->after, "effect", change->live ? "applied" : "restart"));
+	log_info("config", "%s: %s: %s -> %s", change->live ? "applied" : "needs a restart", change->name,
+		 change->before ? change->before : "(none)", change->after ? change->after : "(none)");
+}
+
+/* The options whose table entry says `live`. */
+static void apply(struct agent *a, const struct config *fresh)
+{
+	a->config->log.level = fresh->log.level;
+	a->config->log.format = fresh->log.format;
+	a->config->agent.shutdown_timeout_seconds = fresh->agent.shutdown_timeout_seconds;
+	log_setup(fresh->log.format, fresh->log.level);
+}
+
+void reload_hook(void *agent, control_text_fn *done, void *done_context)
+{
+	struct agent *a = agent;
+	char error[CONFIG_ERROR_MAX];
+	struct config *fresh = NULL;
+	json_t *changes;
+	char *text;
+
+	lifecycle_notify_reloading();
+	if (config_load(a->sources, &fresh, error, sizeof(error)) < 0) {
+		log_error("config", "not reloaded, the old configuration stays in force: %s", error);
+		lifecycle_notify_ready("serving; the last reload failed");
+		done(done_context, RSHM_E_INVALID, error);
+		return;
+	}
+	changes = json_array();
+	config_compare(a->config, fresh, list_change, changes);
+	apply(a, fresh);
+	config_destroy(&fresh);
+	lifecycle_notify_ready("serving");
+	changes = json_pack("{s:o}", "changes", changes);
+	text = json_dumps(changes, JSON_COMPACT);
+	done(done_context, text ? RSHM_OK : RSHM_E_NOMEM, text ? text : "no memory for the report");
+	free(text);
+	json_decref(changes);
+}
+
+static void tell_nobody(void *context, int status, const char *json)
+{
+	(void)context;
+	(void)status;
+	(void)json;
+}
+
+void reload_now(struct agent *agent)
+{
+	reload_hook(agent, tell_nobody, NULL);
+}

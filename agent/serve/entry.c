@@ -1,0 +1,162 @@
+/*
+ * entry.c - the common course of operations on one key: pool, turn, store, end.
+ *
+ *   create ─▶ [turn for the key] ─▶ store ─▶ hot tier ─▶ done(op) ─▶ leave the turn, share ─▶ back to the pool
+ *
+ * The hot tier is changed before `done` answers the client: who has been told of a write finds it, or nothing older, in
+ * shared memory. `done` reads the result where it lies (ring, store, op->payload) and must copy what it keeps.
+ */
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/base/assert.h"
+#include "agent/base/clock.h"
+#include "agent/serve/serve_priv.h"
+
+struct entry_op *entry_create(struct worker *worker, struct serve_tenant *tenant)
+{
+	struct entry_op *op = worker->spare_ops;
+
+	if (op)
+		worker->spare_ops = op->spare;
+	else
+		op = malloc(sizeof(*op));
+	if (!op)
+		return NULL;
+	memset(op, 0, sizeof(*op));
+	op->worker = worker;
+	op->tenant = tenant;
+	return op;
+}
+
+static void release(struct entry_op *op)
+{
+	envelope_buffer_fini(&op->envelope);
+	free(op->payload);
+	op->spare = op->worker->spare_ops;
+	op->worker->spare_ops = op;
+}
+
+static void count_end(struct entry_op *op)
+{
+	if (op->status < 0)
+		op->tenant->counts.errors++;
+}
+
+void entry_complete(struct entry_op *op, int status, bool share)
+{
+	op->status = status;
+	count_end(op);
+	op->done(op);
+	if (op->entered)
+		inflight_leave(op->worker->inflight, &op->inflight, share);
+	release(op);
+}
+
+bool entry_deadline_passed(const struct entry_op *op)
+{
+	return clock_monotonic_ms() >= op->deadline_ms;
+}
+
+static void share_answer(struct inflight_op *waiting, struct inflight_op *first)
+{
+	struct entry_op *op = (struct entry_op *)waiting;
+	const struct entry_op *from = (const struct entry_op *)first;
+
+	op->entered = false; /* the table has taken it out already */
+	op->answer_flags = from->answer_flags;
+	op->version = from->version;
+	op->remaining_ms = from->remaining_ms;
+	op->result_metadata = from->result_metadata;
+	op->result_metadata_len = from->result_metadata_len;
+	op->result_value = from->result_value;
+	op->result_value_len = from->result_value_len;
+	if (from->status == RSHM_MISS)
+		op->tenant->counts.misses++;
+	else if (from->status == RSHM_OK)
+		op->tenant->counts.hits++;
+	entry_complete(op, from->status, false);
+}
+
+void entry_take_turn(struct entry_op *op, bool is_read, void (*start)(struct inflight_op *op))
+{
+	int status;
+
+	op->inflight.tenant = op->tenant;
+	op->inflight.key = op->key;
+	op->inflight.key_len = op->key_len;
+	op->inflight.is_read = is_read;
+	op->inflight.start = start;
+	op->inflight.share = share_answer;
+	op->entered = true;
+	status = inflight_enter(op->worker->inflight, &op->inflight);
+	if (status < 0) {
+		op->entered = false;
+		entry_complete(op, status, false);
+	}
+}
+
+struct store_name entry_store_name(const struct tenant *tenant)
+{
+	return (struct store_name){
+		.tenant = tenant->id,
+		.tenant_number = tenant->number,
+		.shards = tenant->shards,
+		.generation = tenant->generation,
+		.space = 'c',
+	};
+}
+
+void entry_submit(struct entry_op *op, enum store_op what, store_done_fn *done)
+{
+	op->store = (struct store_request){
+		.op = what,
+		.name = entry_store_name(op->tenant->tenant),
+		.envelope = op->envelope.bytes,
+		.envelope_len = op->envelope.length,
+		.expiry_ms = op->expiry_ms,
+		.deadline_ms = op->deadline_ms,
+		.head_bytes = ENVELOPE_HEAD_BYTES + op->key_len,
+		.done = done,
+		.context = op,
+	};
+	op->store.name.key = op->key;
+	op->store.name.key_len = op->key_len;
+	store_submit(op->worker->store, &op->store);
+}
+
+uint64_t entry_expiry_ms(const struct entry_op *op, uint64_t ttl_ms)
+{
+	const struct tenant *tenant = op->tenant->tenant;
+
+	if (ttl_ms == RSHM_TTL_DEFAULT)
+		ttl_ms = tenant->default_ttl_ms ? tenant->default_ttl_ms : RSHM_NEVER;
+	if (ttl_ms == RSHM_NEVER)
+		return 0;
+	/* Jitter shortens, so that nothing outlives what was asked for. */
+	if (tenant->ttl_jitter_percent && ttl_ms >= 100)
+		ttl_ms -= ttl_ms / 100 * randombytes_uniform(tenant->ttl_jitter_percent + 1);
+	if (ttl_ms > UINT64_MAX / 4)
+		return 0;
+	return clock_realtime_ms() + ttl_ms;
+}
+
+uint64_t entry_hot_deadline(const struct entry_op *op, uint64_t expiry_ms)
+{
+	uint64_t max_age = op->worker->env->options.hot_max_age_ms;
+	uint64_t wall = clock_realtime_ms(), remaining = RSHM_NEVER;
+
+	if (expiry_ms)
+		remaining = expiry_ms > wall ? expiry_ms - wall : 0;
+	if (max_age && max_age < remaining)
+		remaining = max_age;
+	return remaining == RSHM_NEVER ? RSHM_NEVER : clock_monotonic_ms() + remaining;
+}
+
+uint64_t entry_epoch(const struct entry_op *op)
+{
+	const struct serve_environment *env = op->worker->env;
+
+	return rshm_source_epoch(&env->agent->sources[env->source]);
+}

@@ -1,0 +1,154 @@
+/*
+ * figures.c - draining what readers counted, and showing it.
+ *
+ * Readers count in their own shards and note some of the positions they touched; nothing they write is trusted beyond a
+ * bound that follows from the time since the last drain. Touches go to the tenant's ring before it reclaims, so that
+ * eviction knows the latest. Sums go to the agent object, where `riptidectl top` reads them even while we hang.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/base/clock.h"
+#include "agent/serve/serve_priv.h"
+
+#define READS_PER_MS_MAX 100000u /* of one shard: 10 ns a read */
+
+static bool shard_is_quiet(const struct rshm_shard *shard, const struct rshm_seen *seen)
+{
+	return rshm_load_relaxed(&shard->hits) == seen->hits && rshm_load_relaxed(&shard->misses) == seen->misses &&
+	       rshm_load_relaxed(&shard->touch_next) == seen->touch_next;
+}
+
+static void add_latency(struct client *client, const struct rshm_drained *drained)
+{
+	if (!client->hit_ns)
+		client->hit_ns = calloc(1, sizeof(*client->hit_ns));
+	for (unsigned int i = 0; i < RSHM_LATENCY_CLASSES; i++) {
+		/* A class is a power of two; its middle stands for it. */
+		uint64_t ns = (3ull << i) / 2;
+
+		if (drained->latency[i] == 0)
+			continue;
+		histogram_record_many(&client->tenant->hit_ns, ns, drained->latency[i]);
+		if (client->hit_ns)
+			histogram_record_many(client->hit_ns, ns, drained->latency[i]);
+	}
+}
+
+static void add_counts(struct serve_counts *counts, const struct rshm_drained *drained)
+{
+	counts->hits += drained->hits;
+	counts->hot_hits += drained->hits;
+	counts->hot_misses += drained->misses;
+	counts->hit_bytes += drained->hit_bytes;
+	counts->stale += drained->stale;
+}
+
+void figures_drain_client(struct client *client)
+{
+	uint64_t now_ms = clock_monotonic_ms();
+	uint64_t most = (now_ms - client->drained_ms + 10) * READS_PER_MS_MAX;
+
+	for (unsigned int i = 0; i < RSHM_SHARDS; i++) {
+		const struct rshm_shard *shard = &client->channel->shards[i];
+		struct rshm_drained drained;
+
+		if (shard_is_quiet(shard, &client->seen[i]))
+			continue;
+		rshm_drain(shard, &client->seen[i], most, &drained);
+		add_counts(&client->tenant->counts, &drained);
+		add_counts(&client->counts, &drained);
+		client->counts.misses += drained.misses;
+		add_latency(client, &drained);
+		for (uint32_t t = 0; t < drained.touch_count; t++)
+			hot_touch(client->tenant->hot, drained.touches[t]);
+	}
+	client->drained_ms = now_ms;
+}
+
+void figures_drain_tenant(void *context)
+{
+	struct serve_tenant *tenant = context;
+	struct client *client = tenant->clients;
+
+	if (!client)
+		return;
+	do {
+		figures_drain_client(client);
+		client = client->next;
+	} while (client != tenant->clients);
+}
+
+static void publish_counts(struct rshm_figures *to, const struct serve_counts *counts, const struct histogram *hit_ns)
+{
+	rshm_store_relaxed(&to->hits, counts->hits);
+	rshm_store_relaxed(&to->hit_bytes, counts->hit_bytes);
+	rshm_store_relaxed(&to->misses, counts->misses);
+	rshm_store_relaxed(&to->stale, counts->stale);
+	rshm_store_relaxed(&to->sets, counts->sets);
+	rshm_store_relaxed(&to->deletes, counts->deletes);
+	rshm_store_relaxed(&to->requests, counts->requests);
+	rshm_store_relaxed(&to->errors, counts->errors);
+	if (hit_ns) {
+		rshm_store_relaxed(&to->hit_ns_p50, histogram_percentile(hit_ns, 50));
+		rshm_store_relaxed(&to->hit_ns_p99, histogram_percentile(hit_ns, 99));
+	}
+}
+
+static void publish_tenant(struct serve_tenant *tenant)
+{
+	struct rshm_figures *to = tenant->figures;
+	struct hot_figures hot;
+
+	hot_figures(tenant->hot, &hot);
+	publish_counts(to, &tenant->counts, &tenant->hit_ns);
+	rshm_store_relaxed(&to->used_bytes, hot.used_bytes);
+	rshm_store_relaxed(&to->limit_bytes, hot.limit_bytes);
+	rshm_store_relaxed(&to->entries, hot.entries);
+	rshm_store_relaxed(&to->evictions, hot.evictions);
+}
+
+static void publish_clients(struct serve_tenant *tenant)
+{
+	struct client *client = tenant->clients;
+
+	if (!client)
+		return;
+	do {
+		if (client->figures)
+			publish_counts(client->figures, &client->counts, client->hit_ns);
+		client = client->next;
+	} while (client != tenant->clients);
+}
+
+static void snapshot(struct worker *worker)
+{
+	struct worker_report *totals = &worker->totals;
+
+	store_status(worker->store, &totals->store);
+	totals->channels = worker->client_count;
+	totals->inflight = inflight_count(worker->inflight);
+	totals->staging_bytes = worker->staging_bytes;
+	totals->revalidating = false;
+	totals->revalidated = totals->revalidation_removed = 0;
+	for (size_t i = 0; i < worker->tenant_count; i++) {
+		struct revalidation_figures figures;
+
+		revalidation_figures(worker->tenants[i].revalidation, &figures);
+		totals->revalidating |= !revalidation_is_clean(worker->tenants[i].revalidation);
+		totals->revalidated += figures.confirmed;
+		totals->revalidation_removed += figures.removed;
+	}
+	pthread_mutex_lock(&worker->lock);
+	worker->snapshot = *totals;
+	pthread_mutex_unlock(&worker->lock);
+}
+
+void figures_publish(struct worker *worker)
+{
+	for (size_t i = 0; i < worker->tenant_count; i++) {
+		publish_tenant(&worker->tenants[i]);
+		publish_clients(&worker->tenants[i]);
+	}
+	snapshot(worker);
+}

@@ -1,0 +1,208 @@
+/*
+ * op_batch.c - many keys, one submission, one pipeline.
+ *
+ * The items of a body become operations like any other, a window of them at a time; the store sends all that were
+ * submitted in one turn of the loop together. Results stand at the item's place, whatever order they arrive in, and the
+ * answer goes out when the last one is there. An item whose value finds no staging memory left is answered
+ * RSHM_E_AGAIN: the client asks for it alone.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/serve/serve_priv.h"
+
+#define BATCH_WINDOW 1024u /* items under way at a time */
+
+struct batch_result {
+	struct rshm_batch_item head;
+	unsigned char *bytes; /* metadata ‖ value, staged */
+};
+
+struct batch {
+	struct slot *slot;
+	const unsigned char *next; /* in the body */
+	uint32_t count, started, done;
+	bool starting;
+	struct batch_result results[];
+};
+
+struct item_context {
+	struct batch *batch;
+	uint32_t index;
+};
+
+void batch_destroy(struct batch **batch)
+{
+	struct batch *b = *batch;
+
+	*batch = NULL;
+	if (!b)
+		return;
+	for (uint32_t i = 0; i < b->count; i++)
+		free(b->results[i].bytes);
+	free(b);
+}
+
+static size_t answer_length(const struct batch *batch)
+{
+	size_t total = (size_t)batch->count * sizeof(struct rshm_batch_item);
+
+	for (uint32_t i = 0; i < batch->count; i++)
+		total += (size_t)batch->results[i].head.metadata_len + batch->results[i].head.value_len;
+	return total;
+}
+
+static void answer_batch(struct batch *batch)
+{
+	struct slot *slot = batch->slot;
+	struct client *client = slot->client;
+	size_t total = answer_length(batch), at = 0;
+	unsigned char *bytes = total > UINT32_MAX ? NULL : staging_take(slot, total);
+	struct rshm_answer head = { .status = RSHM_OK };
+
+	for (uint32_t i = 0; i < batch->count && bytes; i++) {
+		const struct batch_result *r = &batch->results[i];
+		size_t n = (size_t)r->head.metadata_len + r->head.value_len;
+
+		memcpy(bytes + at, &r->head, sizeof(r->head));
+		at += sizeof(r->head);
+		if (n)
+			memcpy(bytes + at, r->bytes, n);
+		at += n;
+	}
+	if (bytes)
+		request_answer(slot, &head, NULL, 0, bytes, total);
+	else
+		request_fail(slot, RSHM_E_AGAIN);
+	free(bytes);
+	client_unref(client);
+}
+
+static void start_items(struct batch *batch);
+
+static void item_on_done(struct entry_op *op)
+{
+	struct item_context *item = op->context;
+	struct batch *batch = item->batch;
+	struct batch_result *r = &batch->results[item->index];
+	size_t n = op->result_metadata_len + op->result_value_len;
+
+	free(item);
+	r->head.status = op->status;
+	r->head.flags = op->answer_flags;
+	r->head.version = op->version;
+	r->head.ttl_ms = op->remaining_ms;
+	if (op->status == RSHM_OK && n > 0) {
+		r->bytes = batch->slot->client->dropped ? NULL : staging_take(batch->slot, n);
+		if (r->bytes) {
+			r->head.metadata_len = (uint16_t)op->result_metadata_len;
+			r->head.value_len = (uint32_t)op->result_value_len;
+			if (op->result_metadata_len)
+				memcpy(r->bytes, op->result_metadata, op->result_metadata_len);
+			if (op->result_value_len)
+				memcpy(r->bytes + op->result_metadata_len, op->result_value, op->result_value_len);
+		} else {
+			r->head.status = RSHM_E_AGAIN;
+		}
+	}
+	batch->done++;
+	if (!batch->starting)
+		start_items(batch);
+}
+
+static bool start_item(struct batch *batch)
+{
+	struct slot *slot = batch->slot;
+	struct item_context *context = malloc(sizeof(*context));
+	struct entry_op *op = context ? entry_create(slot->client->worker, slot->client->tenant) : NULL;
+	struct rshm_batch_item head;
+
+	if (!op) {
+		free(context);
+		return false;
+	}
+	memcpy(&head, batch->next, sizeof(head));
+	context->batch = batch;
+	context->index = batch->started++;
+	op->key = batch->next + sizeof(head);
+	op->key_len = head.key_len;
+	op->metadata = batch->next + sizeof(head) + head.key_len;
+	op->metadata_len = head.metadata_len;
+	op->value = batch->next + sizeof(head) + head.key_len + head.metadata_len;
+	op->value_len = head.value_len;
+	batch->next += sizeof(head) + head.key_len + (size_t)head.metadata_len + head.value_len;
+	op->ttl_ms = head.ttl_ms;
+	op->deadline_ms = slot->request.deadline_ms;
+	op->flags = slot->request.flags;
+	op->done = item_on_done;
+	op->context = context;
+	if (slot->request.op == RSHM_OP_GET_BATCH)
+		entry_get(op);
+	else if (slot->request.op == RSHM_OP_SET_BATCH)
+		entry_set(op);
+	else
+		entry_delete(op);
+	return true;
+}
+
+/* Fills the window; answers when all are done. Items may end before they return: `starting` keeps this a loop. */
+static void start_items(struct batch *batch)
+{
+	bool starved = false;
+
+	batch->starting = true;
+	while (batch->started < batch->count && batch->started - batch->done < BATCH_WINDOW && !starved)
+		starved = !start_item(batch);
+	batch->starting = false;
+	if (starved && batch->started == batch->done) {
+		/* No memory and nothing under way that would bring us back here: the rest is told to try again. */
+		for (uint32_t i = batch->started; i < batch->count; i++)
+			batch->results[i].head.status = RSHM_E_AGAIN;
+		batch->started = batch->done = batch->count;
+	}
+	if (batch->done == batch->count)
+		answer_batch(batch);
+}
+
+/* Do `items` whole items, and nothing else, make up the body? */
+static bool body_is_sound(const struct slot *slot)
+{
+	const struct rshm_request *r = &slot->request;
+	size_t at = 0;
+
+	for (uint32_t i = 0; i < r->items; i++) {
+		struct rshm_batch_item head;
+
+		if (r->body_len - at < sizeof(head))
+			return false;
+		memcpy(&head, slot->body + at, sizeof(head));
+		at += sizeof(head);
+		if (head.key_len == 0 ||
+		    (uint64_t)head.key_len + head.metadata_len + head.value_len > r->body_len - at)
+			return false;
+		at += (size_t)head.key_len + head.metadata_len + head.value_len;
+	}
+	return at == r->body_len;
+}
+
+void batch_execute(struct slot *slot)
+{
+	uint32_t count = slot->request.items;
+	struct batch *batch;
+
+	if (count == 0 || count > RSHM_BATCH_MAX || !body_is_sound(slot)) {
+		request_fail(slot, RSHM_E_INVALID);
+		return;
+	}
+	batch = calloc(1, sizeof(*batch) + count * sizeof(batch->results[0]));
+	if (!batch) {
+		request_fail(slot, RSHM_E_NOMEM);
+		return;
+	}
+	batch->slot = slot;
+	batch->next = slot->body;
+	batch->count = count;
+	slot->batch = batch;
+	client_ref(slot->client);
+	start_items(batch);
+}

@@ -1,0 +1,411 @@
+/*
+ * request.c - from a submitted slot to an answer, piece by piece.
+ *
+ *   take ─▶ new request ─▶ whole body here? ── no ─▶ RECEIVING: answer CONTINUE, wait for the next piece
+ *                               │ yes
+ *                               ▼
+ *                          EXECUTING ─▶ request_answer() ─▶ fits one piece? ── no ─▶ ANSWERING: wait for FETCH
+ *                                                               │ yes
+ *                                                               ▼
+ *                                                             IDLE
+ *
+ * The body is copied out of the channel before anything looks at it. What a slot may do next stands in our `struct slot`,
+ * never in shared memory: a piece out of order, a second submission of a slot under way, a word we did not leave there ends
+ * the channel. A slot that was given up comes back as a new request of another generation, which frees what it had.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/base/assert.h"
+#include "agent/base/clock.h"
+#include "agent/base/log.h"
+#include "agent/serve/serve_priv.h"
+#include "shm/os/futex.h"
+
+#define DEADLINE_MAX_MS 600000u /* no caller waits longer than ten minutes */
+#define REQUEST_COST 512u       /* bytes that a request counts besides its body */
+#define BODY_POOLED RSHM_INLINE /* bodies up to this come from the worker's pool */
+
+/* ---- memory ------------------------------------------------------------------------------------------------- */
+
+void *staging_take(struct slot *slot, size_t bytes)
+{
+	struct worker *worker = slot->client->worker;
+	struct serve_tenant *tenant = slot->client->tenant;
+	const struct serve_options *options = &worker->env->options;
+	void *memory;
+
+	if (worker->staging_bytes + bytes > options->worker_staging_bytes ||
+	    tenant->staging_bytes + bytes > options->tenant_staging_bytes) {
+		worker->totals.staging_refused++;
+		return NULL;
+	}
+	memory = malloc(bytes ? bytes : 1);
+	if (!memory)
+		return NULL;
+	worker->staging_bytes += bytes;
+	tenant->staging_bytes += bytes;
+	slot->staged += bytes;
+	return memory;
+}
+
+static unsigned char *body_take(struct slot *slot, size_t bytes)
+{
+	struct worker *worker = slot->client->worker;
+	void *body = worker->spare_bodies;
+
+	if (bytes > BODY_POOLED)
+		return staging_take(slot, bytes);
+	if (!body)
+		return malloc(BODY_POOLED);
+	memcpy(&worker->spare_bodies, body, sizeof(void *));
+	return body;
+}
+
+static void body_give(struct slot *slot)
+{
+	struct worker *worker = slot->client->worker;
+
+	if (!slot->body)
+		return;
+	if (slot->request.body_len > BODY_POOLED) {
+		free(slot->body);
+	} else {
+		memcpy(slot->body, &worker->spare_bodies, sizeof(void *));
+		worker->spare_bodies = slot->body;
+	}
+	slot->body = NULL;
+}
+
+void slot_clear(struct slot *slot)
+{
+	batch_destroy(&slot->batch);
+	body_give(slot);
+	free(slot->answer);
+	slot->answer = NULL;
+	slot->client->worker->staging_bytes -= slot->staged;
+	slot->client->tenant->staging_bytes -= slot->staged;
+	slot->staged = 0;
+	slot->phase = SLOT_IDLE;
+}
+
+/* ---- answers ------------------------------------------------------------------------------------------------ */
+
+static void send_word(struct slot *slot, const struct rshm_answer *answer)
+{
+	struct client *client = slot->client;
+
+	switch (rshm_slot_answer(client->channel, slot->number, slot->generation, answer)) {
+	case RSHM_ANSWER_QUIET:
+		break;
+	case RSHM_ANSWER_WAKE:
+		rshm_futex_wake(&client->channel->slots[slot->number].word);
+		break;
+	case RSHM_ANSWER_GONE:
+		slot_clear(slot);
+		break;
+	case RSHM_ANSWER_BROKEN:
+		client_drop(client, "it changed a slot that was ours");
+		break;
+	}
+}
+
+static void note_latency(struct slot *slot)
+{
+	struct client *client = slot->client;
+	struct worker *worker = client->worker;
+	const struct serve_options *options = &worker->env->options;
+	uint64_t took_ns = clock_monotonic_ns() - slot->began_ns;
+	static struct log_limit limit = LOG_LIMIT(10, 10000);
+
+	if (options->target_ns && took_ns > options->target_ns)
+		worker->totals.over_target++;
+	if (!options->slow_ns || took_ns <= options->slow_ns)
+		return;
+	worker->totals.slow++;
+	log_limited(&limit, LOG_LEVEL_WARN, "serve", "slow: tenant %s, channel %llu, operation %u took %llu us",
+		    client->tenant->tenant->id, (unsigned long long)client->channel_id, slot->request.op,
+		    (unsigned long long)(took_ns / 1000));
+}
+
+/* Copies bytes [from, from + n) of metadata ‖ value to the start of the piece. */
+static void write_parts(struct slot *slot, const void *metadata, size_t metadata_len, const void *value, size_t n)
+{
+	struct rshm_channel *channel = slot->client->channel;
+	size_t first = metadata_len < n ? metadata_len : n;
+
+	rshm_piece_write(channel, slot->number, &slot->piece, 0, metadata, first);
+	rshm_piece_write(channel, slot->number, &slot->piece, first, value, n - first);
+}
+
+/* Keeps what did not fit the first piece. */
+static bool keep_rest(struct slot *slot, const void *metadata, size_t metadata_len, const void *value,
+		      size_t value_len, size_t sent)
+{
+	size_t rest = metadata_len + value_len - sent;
+	size_t from_metadata = sent < metadata_len ? metadata_len - sent : 0;
+	size_t value_from = sent > metadata_len ? sent - metadata_len : 0;
+
+	slot->answer = staging_take(slot, rest);
+	if (!slot->answer)
+		return false;
+	if (from_metadata)
+		memcpy(slot->answer, (const unsigned char *)metadata + sent, from_metadata);
+	memcpy(slot->answer + from_metadata, (const unsigned char *)value + value_from, rest - from_metadata);
+	slot->answer_kept = (uint32_t)sent;
+	slot->answer_sent = (uint32_t)sent;
+	slot->answer_len = (uint32_t)(sent + rest);
+	return true;
+}
+
+void request_answer(struct slot *slot, const struct rshm_answer *head, const void *metadata, size_t metadata_len,
+		    const void *value, size_t value_len)
+{
+	size_t total = metadata_len + value_len, capacity = rshm_piece_capacity(slot->piece.block_count);
+	size_t first = total < capacity ? total : capacity;
+	struct rshm_answer answer = *head;
+
+	slot->client->active_ns = clock_monotonic_ns();
+	note_latency(slot);
+	if (slot->client->dropped) {
+		slot_clear(slot);
+		return;
+	}
+	if (first < total && !keep_rest(slot, metadata, metadata_len, value, value_len, first)) {
+		request_fail(slot, RSHM_E_AGAIN);
+		return;
+	}
+	write_parts(slot, metadata, metadata_len, value, first);
+	answer.answer_len = (uint32_t)total;
+	answer.metadata_len = (uint32_t)metadata_len;
+	answer.offset = 0;
+	answer.piece_len = (uint32_t)first;
+	slot->head = answer;
+	if (first < total)
+		slot->phase = SLOT_ANSWERING;
+	else
+		slot_clear(slot);
+	send_word(slot, &answer);
+}
+
+void request_fail(struct slot *slot, int status)
+{
+	struct rshm_answer head = { .status = status };
+
+	request_answer(slot, &head, NULL, 0, NULL, 0);
+}
+
+static void answer_next_piece(struct slot *slot)
+{
+	size_t capacity = rshm_piece_capacity(slot->piece.block_count);
+	size_t left = slot->answer_len - slot->answer_sent, n = left < capacity ? left : capacity;
+
+	rshm_piece_write(slot->client->channel, slot->number, &slot->piece, 0,
+			 slot->answer + (slot->answer_sent - slot->answer_kept), n);
+	slot->head.offset = slot->answer_sent;
+	slot->head.piece_len = (uint32_t)n;
+	slot->answer_sent += (uint32_t)n;
+	if (slot->answer_sent == slot->answer_len)
+		slot_clear(slot);
+	send_word(slot, &slot->head);
+}
+
+/* ---- single operations -------------------------------------------------------------------------------------- */
+
+static void single_on_done(struct entry_op *op)
+{
+	struct slot *slot = op->context;
+	struct client *client = slot->client;
+	struct rshm_answer head = {
+		.status = op->status,
+		.flags = op->answer_flags,
+		.version = op->version,
+		.ttl_ms = op->remaining_ms,
+	};
+
+	if (op->status == RSHM_OK)
+		request_answer(slot, &head, op->result_metadata, op->result_metadata_len, op->result_value,
+			       op->result_value_len);
+	else
+		request_answer(slot, &head, NULL, 0, NULL, 0);
+	client_unref(client);
+}
+
+static void execute_single(struct slot *slot, void (*run)(struct entry_op *op))
+{
+	const struct rshm_request *r = &slot->request;
+	struct client *client = slot->client;
+	struct entry_op *op;
+
+	if (r->key_len == 0) {
+		request_fail(slot, RSHM_E_INVALID);
+		return;
+	}
+	op = entry_create(client->worker, client->tenant);
+	if (!op) {
+		request_fail(slot, RSHM_E_NOMEM);
+		return;
+	}
+	op->key = slot->body;
+	op->key_len = r->key_len;
+	op->metadata = slot->body + r->key_len;
+	op->metadata_len = r->metadata_len;
+	op->value = slot->body + r->key_len + r->metadata_len;
+	op->value_len = r->body_len - r->key_len - r->metadata_len;
+	op->ttl_ms = r->ttl_ms;
+	op->deadline_ms = r->deadline_ms;
+	op->flags = r->flags;
+	op->done = single_on_done;
+	op->context = slot;
+	client_ref(client);
+	run(op);
+}
+
+static void execute(struct slot *slot)
+{
+	slot->phase = SLOT_EXECUTING;
+	slot->client->counts.requests++;
+	slot->client->tenant->counts.requests++;
+	slot->client->worker->totals.requests++;
+	switch (slot->request.op) {
+	case RSHM_OP_GET:
+		execute_single(slot, entry_get);
+		break;
+	case RSHM_OP_SET:
+		slot->client->counts.sets++;
+		execute_single(slot, entry_set);
+		break;
+	case RSHM_OP_DELETE:
+		slot->client->counts.deletes++;
+		execute_single(slot, entry_delete);
+		break;
+	case RSHM_OP_TOUCH:
+		execute_single(slot, entry_touch);
+		break;
+	case RSHM_OP_EXISTS:
+		execute_single(slot, entry_exists);
+		break;
+	case RSHM_OP_GET_BATCH:
+	case RSHM_OP_SET_BATCH:
+	case RSHM_OP_DELETE_BATCH:
+		batch_execute(slot);
+		break;
+	case RSHM_OP_PING:
+	case RSHM_OP_STATS:
+	case RSHM_OP_LOCATE:
+		about_execute(slot);
+		break;
+	default:
+		request_fail(slot, RSHM_E_UNSUPPORTED);
+	}
+}
+
+/* ---- taking ------------------------------------------------------------------------------------------------- */
+
+static uint64_t body_limit(const struct worker *worker)
+{
+	return worker->env->options.max_entry_bytes + RSHM_KEY_MAX + RSHM_METADATA_MAX +
+	       sizeof(struct rshm_batch_item) + 1;
+}
+
+/* The piece that was just taken belongs to the body; copies it and goes on. */
+static void receive(struct slot *slot)
+{
+	const struct rshm_request *piece = &slot->piece;
+
+	rshm_piece_read(slot->client->channel, slot->number, piece, 0, slot->body + slot->body_have, piece->piece_len);
+	slot->body_have += piece->piece_len;
+	if (slot->body_have == slot->request.body_len) {
+		execute(slot);
+	} else {
+		struct rshm_answer more = { .status = RSHM_CONTINUE, .offset = slot->body_have };
+
+		slot->phase = SLOT_RECEIVING;
+		send_word(slot, &more);
+	}
+}
+
+static void begin_request(struct slot *slot, const struct rshm_request *piece, uint32_t generation)
+{
+	uint64_t now_ms = clock_monotonic_ms();
+
+	slot_clear(slot);
+	slot->generation = generation;
+	slot->request = *piece;
+	slot->piece = *piece;
+	slot->body_have = 0;
+	slot->began_ns = clock_monotonic_ns();
+	if (slot->request.deadline_ms > now_ms + DEADLINE_MAX_MS)
+		slot->request.deadline_ms = now_ms + DEADLINE_MAX_MS;
+	if (piece->body_len > body_limit(slot->client->worker)) {
+		request_fail(slot, RSHM_E_TOOBIG);
+		return;
+	}
+	slot->body = body_take(slot, piece->body_len);
+	if (!slot->body) {
+		slot->request.body_len = 0;
+		request_fail(slot, RSHM_E_AGAIN);
+		return;
+	}
+	receive(slot);
+}
+
+static bool continues_body(const struct slot *slot, const struct rshm_request *piece, uint32_t generation)
+{
+	return slot->phase == SLOT_RECEIVING && generation == slot->generation && piece->offset == slot->body_have &&
+	       piece->body_len == slot->request.body_len && piece->op == slot->request.op && piece->piece_len > 0;
+}
+
+static bool continues_answer(const struct slot *slot, const struct rshm_request *piece, uint32_t generation)
+{
+	return slot->phase == SLOT_ANSWERING && generation == slot->generation && piece->offset == slot->answer_sent;
+}
+
+static void take_piece(struct slot *slot, const struct rshm_request *piece, uint32_t generation)
+{
+	if (slot->phase == SLOT_EXECUTING) {
+		client_drop(slot->client, "it submitted a slot that was under way");
+	} else if (piece->flags & RSHM_REQUEST_FETCH) {
+		slot->piece = *piece;
+		if (continues_answer(slot, piece, generation))
+			answer_next_piece(slot);
+		else
+			client_drop(slot->client, "it fetched a piece out of order");
+	} else if (piece->offset == 0) {
+		begin_request(slot, piece, generation);
+	} else if (continues_body(slot, piece, generation)) {
+		slot->piece = *piece;
+		receive(slot);
+	} else {
+		client_drop(slot->client, "it sent a piece out of order");
+	}
+}
+
+uint32_t request_serve(struct client *client, uint32_t requests, uint32_t bytes)
+{
+	uint32_t cost = 0;
+
+	client->pending |= rshm_channel_pending(client->channel);
+	while (client->pending && requests > 0 && cost < bytes && !client->dropped) {
+		uint32_t number = (uint32_t)__builtin_ctz(client->pending), generation;
+		struct rshm_request piece;
+
+		client->pending &= client->pending - 1;
+		requests--;
+		switch (rshm_slot_take(client->channel, number, &piece, &generation)) {
+		case RSHM_TAKEN:
+			cost += REQUEST_COST + piece.piece_len;
+			take_piece(&client->slots[number], &piece, generation);
+			break;
+		case RSHM_NOTHING:
+			cost += REQUEST_COST;
+			break;
+		case RSHM_BROKEN:
+			client_drop(client, "a request has fields that no client writes");
+			break;
+		}
+	}
+	if (cost > 0)
+		client->active_ns = clock_monotonic_ns();
+	return cost;
+}

@@ -1,0 +1,144 @@
+/*
+ * envelope.h - what is stored for one entry, whichever backend holds it.
+ *
+ *	 0 magic u32 | format u8 | algorithm u8 | flags u16
+ *	 8 version u64
+ *	16 created u64 (ms)
+ *	24 plain size u32 | stored size u32
+ *	32 writer id u32 | dictionary id u32
+ *	40 key length u16 | metadata length u16 | tag count u16 | reserved u16
+ *	48 expiry u64 (ms, 0 = never)
+ *	56 expiry bucket u64 (s, 0 = never)
+ *	64 checksum u64
+ *	72 tag epochs (none in format 1), key, metadata, payload
+ *
+ * Little-endian. The checksum covers everything but expiry and expiry bucket, which a touch rewrites in place:
+ * XXH3-64 of what follows the head, seeded with the XXH3-64 of the first 48 bytes. It guards against rot, not malice.
+ * A Lua script compares two versions by the reversed bytes of GETRANGE: 64 bits do not fit its numbers.
+ *
+ * No function here blocks or logs; all may be called from any thread.
+ */
+#ifndef RIPTIDE_STORE_ENVELOPE_H
+#define RIPTIDE_STORE_ENVELOPE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define ENVELOPE_MAGIC 0x45545052u /* "RPTE" */
+#define ENVELOPE_FORMAT 1u
+
+#define ENVELOPE_OFFSET_VERSION 8u
+#define ENVELOPE_OFFSET_CREATED 16u
+#define ENVELOPE_OFFSET_EXPIRY 48u
+#define ENVELOPE_OFFSET_BUCKET 56u
+#define ENVELOPE_OFFSET_CHECKSUM 64u
+#define ENVELOPE_HEAD_BYTES 72u
+
+#define ENVELOPE_VALUE_MAX (64u << 20) /* bytes; what max_entry_size may be at most */
+#define ENVELOPE_THRESHOLD_DEFAULT 1024u
+#define ENVELOPE_AUTO_LZ4_MAX (100u << 10) /* bytes; `auto` takes zstd above */
+
+/* Stored numbers: never reused. */
+enum envelope_algorithm {
+	ENVELOPE_PLAIN = 0,
+	ENVELOPE_LZ4 = 1,
+	ENVELOPE_ZSTD = 2,
+};
+
+/* What the configuration asks for. */
+enum envelope_choice {
+	ENVELOPE_CHOOSE_NONE,
+	ENVELOPE_CHOOSE_LZ4,
+	ENVELOPE_CHOOSE_ZSTD,
+	ENVELOPE_CHOOSE_AUTO,
+};
+
+struct envelope_compression {
+	enum envelope_choice choice;
+	size_t threshold; /* bytes; only larger values are compressed */
+};
+
+/* All borrowed. */
+struct envelope_input {
+	const void *key;
+	size_t key_len; /* 1 .. RSHM_KEY_MAX */
+	const void *metadata;
+	size_t metadata_len; /* 0 .. RSHM_METADATA_MAX */
+	const void *value;
+	size_t value_len;    /* 0 .. ENVELOPE_VALUE_MAX */
+	uint64_t created_ms; /* wall clock */
+	uint64_t expiry_ms;  /* wall clock, 0 = never */
+	uint64_t version;
+	uint32_t writer_id;
+};
+
+/* Owns its bytes: envelope_buffer_fini(). */
+struct envelope_buffer {
+	void *bytes;
+	size_t length;
+};
+
+/* The fixed head, decoded. */
+struct envelope_head {
+	uint64_t version, created_ms, expiry_ms, expiry_bucket, checksum;
+	uint32_t plain_size, stored_size, writer_id, dictionary_id;
+	uint16_t flags, key_len, metadata_len, tag_count;
+	uint8_t format, algorithm;
+};
+
+/* An envelope that passed its checks. The pointers lead into the caller's bytes. */
+struct envelope_view {
+	struct envelope_head head;
+	const void *key;
+	const void *metadata;
+	const void *payload; /* head.stored_size bytes, as stored */
+};
+
+/*
+ * The ledger's bucket of an entry that was written or touched at `now_ms`: the end of the bucket in seconds, 1 s wide if
+ * the entry expires within an hour, 60 s wide if later; 0 = never. When it lies in the past, all its entries expired.
+ */
+uint64_t envelope_expiry_bucket(uint64_t now_ms, uint64_t expiry_ms);
+
+/*
+ * Makes an envelope. The value is compressed if `compression` (NULL: never) says so, it is larger than the threshold,
+ * and less than 90 % of it is left. One allocation, the caller's from then on.
+ * RSHM_E_INVALID (no key), RSHM_E_TOOBIG, RSHM_E_NOMEM.
+ */
+int envelope_encode(const struct envelope_input *input, const struct envelope_compression *compression,
+		    struct envelope_buffer *ret);
+
+/* Frees the bytes; accepts an empty buffer. */
+void envelope_buffer_fini(struct envelope_buffer *buffer);
+
+/*
+ * Decodes the fixed head from the first `length` bytes of an envelope, ENVELOPE_HEAD_BYTES at least. What can be checked
+ * without the rest is checked; the checksum cannot.
+ * RSHM_E_CORRUPT (too short, no envelope, impossible sizes), RSHM_E_FORMAT (of a newer program).
+ */
+int envelope_peek_head(const void *bytes, size_t length, struct envelope_head *ret);
+
+/* Length of the whole envelope that has this head, in bytes. */
+size_t envelope_length(const struct envelope_head *head);
+
+/*
+ * Checks a whole envelope: lengths, checksum, and that it is the one of `key` (NULL: of any). `bytes` must stay while the
+ * view is used.
+ * RSHM_E_CORRUPT (truncated, too long, damaged, of another key), RSHM_E_FORMAT (of a newer program).
+ */
+int envelope_open(const void *bytes, size_t length, const void *key, size_t key_len, struct envelope_view *ret);
+
+/*
+ * Writes the plain value, head.plain_size bytes, to `destination`, which never gets more than `capacity` bytes.
+ * RSHM_E_TOOSMALL (nothing written), RSHM_E_CORRUPT (does not decompress to exactly that size; the bytes written are void),
+ * RSHM_E_NOMEM.
+ */
+int envelope_payload(const struct envelope_view *view, void *destination, size_t capacity);
+
+/*
+ * Rewrites expiry and expiry bucket of an envelope in place. `bytes` has ENVELOPE_HEAD_BYTES at least and passed
+ * envelope_peek_head(). The checksum stays right.
+ */
+void envelope_set_expiry(void *bytes, uint64_t now_ms, uint64_t expiry_ms);
+
+#endif

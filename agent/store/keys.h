@@ -1,0 +1,67 @@
+/*
+ * keys.h - how an entry is called in a backend.
+ *
+ * Redis, readable in redis-cli, any byte allowed in the key:
+ *
+ *	prefix:v1:{tenant.shard}:generation:c:key        keys of up to KEYS_PLAIN_MAX bytes
+ *	prefix:v1:{tenant.shard}:generation:c#<64 hex>   longer ones: BLAKE2b-256 of the key
+ *
+ * The braces make ledger, tags and entries of a shard one slot of a cluster. The two forms differ in the byte after the
+ * space letter, whose place is fixed by what stands before it: the prefix has no brace, tenant and numbers no colon. So no
+ * plain key, whatever its bytes, can spell a hashed one.
+ *
+ * Embedded, binary and ordered by tenant, generation and space:
+ *
+ *	tenant number u32 BE | generation u64 BE | space | form (0 plain, 1 hashed) | key or 32 bytes of BLAKE2b-256
+ *
+ * The whole key stands in the envelope and is compared there. No function blocks; all may be called from any thread.
+ * The agent calls sodium_init() once at start for the fast hash; without it a slower one gives the same result.
+ */
+#ifndef RIPTIDE_STORE_KEYS_H
+#define RIPTIDE_STORE_KEYS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct store_name;
+
+#define KEYS_PLAIN_MAX 400u /* bytes of a key that stands plain */
+#define KEYS_PREFIX_MAX 64u /* characters */
+#define KEYS_REDIS_MAX 640u /* bytes of any Redis key made here */
+#define KEYS_EMBEDDED_HEAD 14u
+#define KEYS_EMBEDDED_MAX (KEYS_EMBEDDED_HEAD + KEYS_PLAIN_MAX)
+
+/* Same for all agents of one backend. */
+struct keys_options {
+	const char *prefix; /* [A-Za-z0-9_.:-]{1,64}; default KEYS_PREFIX_DEFAULT */
+	uint32_t version;   /* the 1 of "v1"; default KEYS_VERSION_DEFAULT */
+};
+#define KEYS_PREFIX_DEFAULT "riptide"
+#define KEYS_VERSION_DEFAULT 1u
+
+struct keys_redis {
+	size_t length;
+	char bytes[KEYS_REDIS_MAX]; /* followed by no NUL */
+};
+
+struct keys_embedded {
+	size_t length;
+	unsigned char bytes[KEYS_EMBEDDED_MAX];
+};
+
+/* RSHM_OK, or RSHM_E_INVALID if the prefix or version cannot be used. For the configuration. */
+int keys_options_check(const struct keys_options *options);
+
+/* The shard of a key, 0 .. shards - 1: XXH3-64 of its bytes modulo `shards` (0 counts as 1). */
+uint32_t keys_shard(const void *key, size_t key_len, uint32_t shards);
+
+/*
+ * The name as a Redis key. `options` passed keys_options_check().
+ * RSHM_E_INVALID (tenant id, space, empty key, generation 0), RSHM_E_TOOBIG (key above RSHM_KEY_MAX).
+ */
+int keys_redis(const struct keys_options *options, const struct store_name *name, struct keys_redis *ret);
+
+/* The name as an LMDB key. Errors as above; here the tenant's number must not be 0, its text is not looked at. */
+int keys_embedded(const struct store_name *name, struct keys_embedded *ret);
+
+#endif
