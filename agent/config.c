@@ -223,6 +223,11 @@ int config_load(const struct config_sources *sources, struct config **ret, char 
 	}
 	if (status == RSHM_E_NOMEM)
 		snprintf(err, err_size, "configuration: no memory");
+	/* A path with a newline in it must not make two lines of the message. */
+	for (char *c = err; *c != '\0'; c++) {
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+	}
 	config_destroy(&config);
 	return status;
 }

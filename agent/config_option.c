@@ -157,6 +157,15 @@ static int config_store_word(const struct config_option *option, void *base, con
 	return config_option_refuse(option, value, "is not a known word", err, err_size);
 }
 
+static bool has_control_character(const char *value)
+{
+	for (; *value != '\0'; value++) {
+		if ((unsigned char)*value < ' ' || *value == 0x7f)
+			return true;
+	}
+	return false;
+}
+
 /* NULL if the text has the form that its type asks for, else why not. */
 static const char *config_text_fault(const struct config_option *option, const char *value)
 {
@@ -167,7 +176,9 @@ static const char *config_text_fault(const struct config_option *option, const c
 		return value[strspn(value, KEY_PART_CHARACTERS)] == '\0' ? NULL
 									 : "has a character that keys cannot have";
 	case CONFIG_PATH:
-		return value[0] == '/' || value[0] == '\0' ? NULL : "is not an absolute path";
+		if (value[0] != '/' && value[0] != '\0')
+			return "is not an absolute path";
+		return has_control_character(value) ? "has a control character" : NULL;
 	default:
 		return config_url_fault(value);
 	}

@@ -8,7 +8,7 @@
  *	word       = letters, digits and _ . / : @ -
  *	comment    = from # or // to the end of the line, or between slash-star and star-slash, at the beginning of a word
  *
- * Strings end on the line on which they begin. In "..." there are the escapes \\ \" \n \t; in '...' none. Sections do not
+ * Strings end on the line on which they begin. In "..." there are the escapes \\ \" \n \t; in '...' there is no backslash. Sections do not
  * nest, so a section that opens inside another one tells exactly which closing brace is missing. What passes here is
  * parsed by libconfuse alone; this file builds no values.
  */
@@ -140,6 +140,9 @@ static int scanner_take_string(struct scanner *s)
 		if (c == '\0' || c == '\n')
 			return scanner_fail(s, s->line, "this string is not closed on its line; end it with %c",
 					    quote);
+		/* To libconfuse a backslash escapes here too, so the two of us would see different ends. */
+		if (quote == '\'' && c == '\\')
+			return scanner_fail(s, s->line, "a backslash in single quotes; write \"...\\\\...\" instead");
 		if (quote == '"' && c == '\\') {
 			char escaped = s->text[++s->at];
 

@@ -128,7 +128,10 @@ int config_tenant_take(struct config *config, const struct config_statement *sta
 	if (statement->option == NULL)
 		return config_tenant_open(config, statement, err, err_size);
 	tenant = config_tenant_find(config, statement->title);
-	must(tenant != NULL);
+	if (tenant == NULL) {
+		snprintf(err, err_size, "belongs to no section that opened; check the quotes before it");
+		return RSHM_E_INVALID;
+	}
 	while (index < count && strcmp(options[index].name + strlen("tenant."), statement->option) != 0)
 		index++;
 	must(index < count);
@@ -291,6 +294,22 @@ static int config_tenant_inherit(const struct config *config, struct config_tena
 /* The rows of the table that the checks below speak of. */
 enum { TENANT_USERS = 0, TENANT_GROUPS = 1, TENANT_MEMORY = 2 };
 
+/* A tenant's memory holds at least its first segment; a default grows to it. */
+static int config_tenant_fit_memory(const struct config *config, struct config_tenant *tenant, char *err,
+				    size_t err_size)
+{
+	struct config_origin *origin = config_tenant_origin(tenant, TENANT_MEMORY);
+
+	if (tenant->memory_bytes >= config->cache.segment_initial_bytes)
+		return RSHM_OK;
+	if (origin->place != NULL)
+		return config_tenant_fail(tenant, TENANT_MEMORY,
+					  "is smaller than cache.segment_initial_bytes; allowed is at least that",
+					  err, err_size);
+	tenant->memory_bytes = config->cache.segment_initial_bytes;
+	return config_origin_set(origin, CONFIG_FROM_DEFAULT, "from cache.segment_initial_bytes");
+}
+
 static int config_tenant_finish(const struct config *config, struct config_tenant *tenant, char *err, size_t err_size)
 {
 	bool is_default = strcmp(tenant->name, CONFIG_DEFAULT_TENANT) == 0;
@@ -299,11 +318,9 @@ static int config_tenant_finish(const struct config *config, struct config_tenan
 	int status;
 
 	config_tenant_options(&count);
-	if (tenant->memory_bytes < config->cache.segment_initial_bytes)
-		return config_tenant_fail(tenant, TENANT_MEMORY,
-					  "is smaller than cache.segment_initial_bytes; allowed is at least that",
-					  err, err_size);
-	status = config_tenant_inherit(config, tenant);
+	status = config_tenant_fit_memory(config, tenant, err, err_size);
+	if (status == RSHM_OK)
+		status = config_tenant_inherit(config, tenant);
 	if (status != RSHM_OK)
 		return status;
 	if (tenant->users[0] == NULL && tenant->groups[0] == NULL) {
