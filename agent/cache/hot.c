@@ -82,8 +82,10 @@ static bool budget_take(struct hot_budget *budget, uint64_t bytes)
 	uint64_t used = __atomic_load_n(&budget->used, __ATOMIC_RELAXED);
 
 	do {
-		if (bytes > budget->total || used > budget->total - bytes)
+		if (bytes > budget->total || used > budget->total - bytes) {
+			errno = ENOMEM; /* cache.max_memory_bytes is used up */
 			return false;
+		}
 	} while (!__atomic_compare_exchange_n(&budget->used, &used, used + bytes, false, __ATOMIC_RELAXED,
 					      __ATOMIC_RELAXED));
 	return true;

@@ -1,14 +1,15 @@
 /*
- * The head is written and read field by field through fixed little-endian offsets; struct envelope_wire exists only so that
- * the compiler holds these offsets against the exported constants.
+ * The head is written and read field by field through fixed little-endian offsets; struct envelope_wire
+ * exists only so that the compiler holds these offsets against the exported constants.
  *
- * Compression writes straight into the envelope's own allocation, which has room for the worst case: so the 90 % rule is
- * exact (the libraries give up early when the room is tight), and a value that does not shrink is copied over the attempt.
- * Contexts of zstd cost more than compressing a small value and are kept per thread, freed when the thread ends.
+ * Compression writes straight into the envelope's own allocation, which has room for the worst case: so the
+ * 90 % rule is exact (the libraries give up early when the room is tight), and a value that does not shrink
+ * is copied over the attempt. Contexts of zstd cost more than compressing a small value and are kept per
+ * thread, freed when the thread ends.
  *
- * Everything here may come from a server or a disk that lies. A length is used only after it was held against the bytes
- * that are there; the decompressors get both limits; the plain size must be what came out, and for zstd, whose ratio has
- * no limit, what the frame itself announces.
+ * Everything here may come from a server or a disk that lies. A length is used only after it was held
+ * against the bytes that are there; the decompressors get both limits; the plain size must be what came
+ * out, and for zstd, whose ratio has no limit, what the frame itself announces.
  */
 #include "agent/store/envelope.h"
 

@@ -12,9 +12,10 @@
  *	64 checksum u64
  *	72 tag epochs (none in format 1), key, metadata, payload
  *
- * Little-endian. The checksum covers everything but expiry and expiry bucket, which a touch rewrites in place:
- * XXH3-64 of what follows the head, seeded with the XXH3-64 of the first 48 bytes. It guards against rot, not malice.
- * A Lua script compares two versions by the reversed bytes of GETRANGE: 64 bits do not fit its numbers.
+ * Little-endian. The checksum covers everything but expiry and expiry bucket, which a touch rewrites in
+ * place: XXH3-64 of what follows the head, seeded with the XXH3-64 of the first 48 bytes. It guards against
+ * rot, not malice. A Lua script compares two versions by the reversed bytes of GETRANGE: 64 bits do not fit
+ * its numbers.
  *
  * No function here blocks or logs; all may be called from any thread.
  */
@@ -95,15 +96,16 @@ struct envelope_view {
 };
 
 /*
- * The ledger's bucket of an entry that was written or touched at `now_ms`: the end of the bucket in seconds, 1 s wide if
- * the entry expires within an hour, 60 s wide if later; 0 = never. When it lies in the past, all its entries expired.
+ * The ledger's bucket of an entry that was written or touched at `now_ms`: the end of the bucket in
+ * seconds, 1 s wide if the entry expires within an hour, 60 s wide if later; 0 = never. When it lies in the
+ * past, all its entries expired.
  */
 uint64_t envelope_expiry_bucket(uint64_t now_ms, uint64_t expiry_ms);
 
 /*
- * Makes an envelope. The value is compressed if `compression` (NULL: never) says so, it is larger than the threshold,
- * and less than 90 % of it is left. One allocation, the caller's from then on.
- * RSHM_E_INVALID (no key), RSHM_E_TOOBIG, RSHM_E_NOMEM.
+ * Makes an envelope. The value is compressed if `compression` (NULL: never) says so, it is larger than the
+ * threshold, and less than 90 % of it is left. One allocation, the caller's from then on. RSHM_E_INVALID
+ * (no key), RSHM_E_TOOBIG, RSHM_E_NOMEM.
  */
 int envelope_encode(const struct envelope_input *input, const struct envelope_compression *compression,
 		    struct envelope_buffer *ret);
@@ -112,9 +114,9 @@ int envelope_encode(const struct envelope_input *input, const struct envelope_co
 void envelope_buffer_fini(struct envelope_buffer *buffer);
 
 /*
- * Decodes the fixed head from the first `length` bytes of an envelope, ENVELOPE_HEAD_BYTES at least. What can be checked
- * without the rest is checked; the checksum cannot.
- * RSHM_E_CORRUPT (too short, no envelope, impossible sizes), RSHM_E_FORMAT (of a newer program).
+ * Decodes the fixed head from the first `length` bytes of an envelope, ENVELOPE_HEAD_BYTES at least. What
+ * can be checked without the rest is checked; the checksum cannot. RSHM_E_CORRUPT (too short, no envelope,
+ * impossible sizes), RSHM_E_FORMAT (of a newer program).
  */
 int envelope_peek_head(const void *bytes, size_t length, struct envelope_head *ret);
 
@@ -122,22 +124,22 @@ int envelope_peek_head(const void *bytes, size_t length, struct envelope_head *r
 size_t envelope_length(const struct envelope_head *head);
 
 /*
- * Checks a whole envelope: lengths, checksum, and that it is the one of `key` (NULL: of any). `bytes` must stay while the
- * view is used.
- * RSHM_E_CORRUPT (truncated, too long, damaged, of another key), RSHM_E_FORMAT (of a newer program).
+ * Checks a whole envelope: lengths, checksum, and that it is the one of `key` (NULL: of any). `bytes` must
+ * stay while the view is used. RSHM_E_CORRUPT (truncated, too long, damaged, of another key), RSHM_E_FORMAT
+ * (of a newer program).
  */
 int envelope_open(const void *bytes, size_t length, const void *key, size_t key_len, struct envelope_view *ret);
 
 /*
- * Writes the plain value, head.plain_size bytes, to `destination`, which never gets more than `capacity` bytes.
- * RSHM_E_TOOSMALL (nothing written), RSHM_E_CORRUPT (does not decompress to exactly that size; the bytes written are void),
- * RSHM_E_NOMEM.
+ * Writes the plain value, head.plain_size bytes, to `destination`, which never gets more than `capacity`
+ * bytes. RSHM_E_TOOSMALL (nothing written), RSHM_E_CORRUPT (does not decompress to exactly that size; the
+ * bytes written are void), RSHM_E_NOMEM.
  */
 int envelope_payload(const struct envelope_view *view, void *destination, size_t capacity);
 
 /*
- * Rewrites expiry and expiry bucket of an envelope in place. `bytes` has ENVELOPE_HEAD_BYTES at least and passed
- * envelope_peek_head(). The checksum stays right.
+ * Rewrites expiry and expiry bucket of an envelope in place. `bytes` has ENVELOPE_HEAD_BYTES at least and
+ * passed envelope_peek_head(). The checksum stays right.
  */
 void envelope_set_expiry(void *bytes, uint64_t now_ms, uint64_t expiry_ms);
 

@@ -6,16 +6,17 @@
  *	prefix:v1:{tenant.shard}:generation:c:key        keys of up to KEYS_PLAIN_MAX bytes
  *	prefix:v1:{tenant.shard}:generation:c#<64 hex>   longer ones: BLAKE2b-256 of the key
  *
- * The braces make ledger, tags and entries of a shard one slot of a cluster. The two forms differ in the byte after the
- * space letter, whose place is fixed by what stands before it: the prefix has no brace, tenant and numbers no colon. So no
- * plain key, whatever its bytes, can spell a hashed one.
+ * The braces make ledger, tags and entries of a shard one slot of a cluster. The two forms differ in the
+ * byte after the space letter, whose place is fixed by what stands before it: the prefix has no brace,
+ * tenant and numbers no colon. So no plain key, whatever its bytes, can spell a hashed one.
  *
  * Embedded, binary and ordered by tenant, generation and space:
  *
  *	tenant number u32 BE | generation u64 BE | space | form (0 plain, 1 hashed) | key or 32 bytes of BLAKE2b-256
  *
- * The whole key stands in the envelope and is compared there. No function blocks; all may be called from any thread.
- * The agent calls sodium_init() once at start for the fast hash; without it a slower one gives the same result.
+ * The whole key stands in the envelope and is compared there. No function blocks; all may be called from
+ * any thread. The agent calls sodium_init() once at start for the fast hash; without it a slower one gives
+ * the same result.
  */
 #ifndef RIPTIDE_STORE_KEYS_H
 #define RIPTIDE_STORE_KEYS_H

@@ -1,10 +1,10 @@
 /*
  * embedded.h - the backend that needs no server: entries in an LMDB file of this host.
  *
- * One environment per agent, one store per worker. Reads happen at once on the worker's thread and call `done` from inside
- * store_submit(), with `result` lent straight from the map where the entry has one piece. Writes go to one writer thread
- * through a bounded queue; it commits all that wait in one transaction and answers on the worker's loop. Whoever gets the
- * answer of a write reads it from then on.
+ * One environment per agent, one store per worker. Reads happen at once on the worker's thread and call
+ * `done` from inside store_submit(), with `result` lent straight from the map where the entry has one
+ * piece. Writes go to one writer thread through a bounded queue; it commits all that wait in one
+ * transaction and answers on the worker's loop. Whoever gets the answer of a write reads it from then on.
  *
  * What an acknowledged write survives:
  *
@@ -13,8 +13,9 @@
  *	interval   yes                            but the last sync_interval_ms; the file may be damaged
  *	none       yes                            not promised; the file may be damaged
  *
- * LMDB orders its pages only by syncing: without `always` a power loss may leave a newest root whose pages never reached
- * the disk. A start after such a loss therefore checks the whole file, in a child process, and refuses a damaged one.
+ * LMDB orders its pages only by syncing: without `always` a power loss may leave a newest root whose pages
+ * never reached the disk. A start after such a loss therefore checks the whole file, in a child process,
+ * and refuses a damaged one.
  */
 #ifndef RIPTIDE_STORE_EMBEDDED_H
 #define RIPTIDE_STORE_EMBEDDED_H
@@ -52,24 +53,24 @@ struct embedded_config {
 	}
 
 /*
- * Opens or makes the file and starts the writer thread. Blocks: may compact the file, or check it after a crash of the
- * machine. To be called before other threads exist, under the lock that keeps a second agent away: nothing here notices
- * one. On failure `error` gets one line that names the path and what to do.
- * RSHM_E_INVALID (configuration), RSHM_E_DENIED, RSHM_E_SYSTEM, RSHM_E_NOMEM (map does not fit), RSHM_E_FULL,
- * RSHM_E_FORMAT (of a newer program), RSHM_E_CORRUPT.
+ * Opens or makes the file and starts the writer thread. Blocks: may compact the file, or check it after a
+ * crash of the machine. To be called before other threads exist, under the lock that keeps a second agent
+ * away: nothing here notices one. On failure `error` gets one line that names the path and what to do.
+ * RSHM_E_INVALID (configuration), RSHM_E_DENIED, RSHM_E_SYSTEM, RSHM_E_NOMEM (map does not fit),
+ * RSHM_E_FULL, RSHM_E_FORMAT (of a newer program), RSHM_E_CORRUPT.
  */
 int embedded_env_open(const struct embedded_config *config, struct embedded_env **ret, struct text *error);
 
 /*
- * The number of a tenant, made and synced on first call for a name, never 0 and never given to another name, not after the
- * tenant is gone either. Any thread. Blocks while the writer commits: for start-up and the creation of tenants.
- * RSHM_E_INVALID (name), RSHM_E_FULL, RSHM_E_BACKEND.
+ * The number of a tenant, made and synced on first call for a name, never 0 and never given to another
+ * name, not after the tenant is gone either. Any thread. Blocks while the writer commits: for start-up and
+ * the creation of tenants. RSHM_E_INVALID (name), RSHM_E_FULL, RSHM_E_BACKEND.
  */
 int embedded_env_tenant_number(struct embedded_env *env, const char *name, uint32_t *ret);
 
 /*
- * Ends writer and file after all stores are closed. Blocks until what was committed is synced, whatever the policy.
- * Clears *env; NULL is fine.
+ * Ends writer and file after all stores are closed. Blocks until what was committed is synced, whatever the
+ * policy. Clears *env; NULL is fine.
  */
 void embedded_env_close(struct embedded_env **env);
 
@@ -77,9 +78,9 @@ void embedded_env_close(struct embedded_env **env);
 void embedded_env_commits(const struct embedded_env *env, uint64_t *ret_commits, uint64_t *ret_writes);
 
 /*
- * Makes the store of the worker that runs `loop`, on its thread. `env` outlives it. store_close() waits for its queued
- * writes and a sync. The `config` of reload is a struct embedded_config; the first reload serves all stores of the env.
- * RSHM_E_NOMEM, RSHM_E_SYSTEM.
+ * Makes the store of the worker that runs `loop`, on its thread. `env` outlives it. store_close() waits for
+ * its queued writes and a sync. The `config` of reload is a struct embedded_config; the first reload serves
+ * all stores of the env. RSHM_E_NOMEM, RSHM_E_SYSTEM.
  */
 int embedded_store_create(struct embedded_env *env, uv_loop_t *loop, struct store **ret);
 

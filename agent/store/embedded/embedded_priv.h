@@ -47,7 +47,7 @@ struct embedded_env {
 	/* writer only */
 	struct record_counts counts;
 	bool unsynced;
-	uint64_t sync_due_ms, sweep_due_ms, readers_due_ms;
+	uint64_t sync_due_ms, sweep_due_ms;
 	/* atomic, for whoever reports */
 	uint64_t entries, bytes, commits, writes;
 	uint32_t broken; /* the file failed for good; a restart may help */

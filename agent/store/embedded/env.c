@@ -1,8 +1,9 @@
 /*
  * Opening and ending the shared environment, and the numbers of tenants.
  *
- * The map is larger than what puts may fill: a B-tree that copies pages needs free ones to delete anything, so without a
- * reserve a full file could never be emptied again. put_pages is where puts stop; deletes, touches and the sweep go on.
+ * The map is larger than what puts may fill: a B-tree that copies pages needs free ones to delete anything,
+ * so without a reserve a full file could never be emptied again. put_pages is where puts stop; deletes,
+ * touches and the sweep go on.
  */
 #include <endian.h>
 #include <errno.h>
@@ -200,7 +201,7 @@ static int env_setup(struct embedded_env *env, const struct embedded_config *con
 	env->entries = env->counts.entries;
 	env->bytes = env->counts.bytes;
 	env->sync_due_ms = now_ms + config->sync_interval_ms;
-	env->sweep_due_ms = env->readers_due_ms = now_ms;
+	env->sweep_due_ms = now_ms;
 	return writer_start(env, error);
 }
 

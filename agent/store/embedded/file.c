@@ -1,12 +1,14 @@
 /*
- * What happens to the file before it is used, in this order: the folder is made or checked; a file that a loss of power may
- * have damaged is read through; a file that is mostly free pages is copied without them.
+ * What happens to the file before it is used, in this order: the folder is made or checked; a file that a
+ * loss of power may have damaged is read through; a file that is mostly free pages is copied without them.
  *
- * LMDB believes its file. A page that never reached the disk ends in an assertion or a wild pointer, so the reading through
- * is done by a child process, whose death is the answer. It happens only if the file `unsynced` is there and names another
- * boot than this one: it is written at open unless every commit is synced, and removed after the sync of a clean close.
+ * LMDB believes its file. A page that never reached the disk ends in an assertion or a wild pointer, so the
+ * reading through is done by a child process, whose death is the answer. It happens only if the file
+ * `unsynced` is there and names another boot than this one: it is written at open unless every commit is
+ * synced, and removed after the sync of a clean close.
  *
- * A file that is shorter than its newest root says would end in SIGBUS; that is checked at every start, by arithmetic.
+ * A file that is shorter than its newest root says would end in SIGBUS; that is checked at every start, by
+ * arithmetic.
  */
 #include <dirent.h>
 #include <errno.h>

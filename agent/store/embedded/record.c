@@ -1,13 +1,15 @@
 /*
- * An entry is one record in `main`; what does not fit one chunk continues in `chunks`, under an id that is never reused, so
- * that chunks are always appended at the table's end and a replaced value never mixes with its successor. A chunked record
- * keeps the envelope's head in `main`, where a touch can rewrite it without touching the chunks.
+ * An entry is one record in `main`; what does not fit one chunk continues in `chunks`, under an id that is
+ * never reused, so that chunks are always appended at the table's end and a replaced value never mixes with
+ * its successor. A chunked record keeps the envelope's head in `main`, where a touch can rewrite it without
+ * touching the chunks.
  *
- * A writer's transaction is all or nothing, and a reader's sees one moment: so a record and its chunks always belong
- * together. What does not is damage, reported as RSHM_E_CORRUPT and mended by the next put or delete of the key; the
- * chunks of a damaged record are lost space until the file is made anew.
+ * A writer's transaction is all or nothing, and a reader's sees one moment: so a record and its chunks
+ * always belong together. What does not is damage, reported as RSHM_E_CORRUPT and mended by the next put or
+ * delete of the key; the chunks of a damaged record are lost space until the file is made anew.
  *
- * The index of expiry times holds a pair for each entry that expires. It is exact, but the sweep believes only the record.
+ * The index of expiry times holds a pair for each entry that expires. It is exact, but the sweep believes
+ * only the record.
  */
 #include "agent/store/embedded/record.h"
 
@@ -306,7 +308,7 @@ int record_touch(struct record_txn *txn, const void *key, size_t key_len, uint64
 	copy = malloc(part);
 	if (copy == NULL)
 		return RSHM_E_NOMEM;
-	/* The envelope lies in the map, and any change of the transaction may take it from there: first copy, then change. */
+	/* The envelope lies in the map, and any change of the transaction may take it away: copy first. */
 	must(record.envelope != NULL);
 	memcpy(copy, record.envelope, part);
 	envelope_set_expiry(copy, txn->now_ms, expiry_ms);

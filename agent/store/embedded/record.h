@@ -7,10 +7,12 @@
  *	chunks   chunk id u64 BE, number u32 BE -> the next RECORD_CHUNK bytes of the envelope
  *	expiry   expiry u64 BE (ms), key -> nothing
  *
- * Head, 16 bytes, little-endian: kind u8 (1 whole, 2 chunked) | 3 reserved | envelope length u32 | expiry u64 (ms).
+ * Head, 16 bytes, little-endian: kind u8 (1 whole, 2 chunked) | 3 reserved | envelope length u32 | expiry
+ * u64 (ms).
  *
- * All functions work in the caller's transaction and return RSHM_OK, RSHM_MISS, RSHM_E_CORRUPT, or a negative status from
- * record_status(); after a negative one other than RSHM_E_CORRUPT a write transaction is to be aborted.
+ * All functions work in the caller's transaction and return RSHM_OK, RSHM_MISS, RSHM_E_CORRUPT, or a
+ * negative status from record_status(); after a negative one other than RSHM_E_CORRUPT a write transaction
+ * is to be aborted.
  */
 #ifndef RIPTIDE_STORE_EMBEDDED_RECORD_H
 #define RIPTIDE_STORE_EMBEDDED_RECORD_H
@@ -86,7 +88,8 @@ int record_put(struct record_txn *txn, const void *key, size_t key_len, const vo
 int record_delete(struct record_txn *txn, const void *key, size_t key_len);
 int record_touch(struct record_txn *txn, const void *key, size_t key_len, uint64_t expiry_ms);
 /*
- * Removes expired entries, `limit` at most; `ret_more` tells whether others are left. RSHM_OK also if there was none.
+ * Removes expired entries, `limit` at most; `ret_more` tells whether others are left. RSHM_OK also if there
+ * was none.
  */
 int record_sweep(struct record_txn *txn, uint32_t limit, uint32_t *ret_removed, bool *ret_more);
 

@@ -5,13 +5,13 @@
  *	       └─ write -> env->queue -> writer thread -> finished -> mailbox -> done
  *	       └─ refused -> deferred -> idle handle, next turn of the loop ──> done
  *
- * A `done` that runs on top of a read may submit the next read: each depth has a read transaction of its own, so that the
- * inner read sees the newest state and does not end the outer one's. Beyond the fourth depth reads are deferred too, which
- * bounds the stack.
+ * A `done` that runs on top of a read may submit the next read: each depth has a read transaction of its
+ * own, so that the inner read sees the newest state and does not end the outer one's. Beyond the fourth
+ * depth reads are deferred too, which bounds the stack.
  *
- * A write belongs to the queue until the writer takes it. While it waits, its worker's timer may take it out again when its
- * deadline passes. Once taken it is answered when the disk answers; a disk that hangs holds it beyond its deadline, because
- * the writer reads its envelope and only the disk knows the outcome.
+ * A write belongs to the queue until the writer takes it. While it waits, its worker's timer may take it
+ * out again when its deadline passes. Once taken it is answered when the disk answers; a disk that hangs
+ * holds it beyond its deadline, because the writer reads its envelope and only the disk knows the outcome.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -3,12 +3,13 @@
  *
  *	take all that waits (up to commit_batch_max, 32 MiB) -> one transaction -> commit -> answer
  *
- * While one batch is committed the next one gathers: the busier the store, the larger its batches, with no delay added when
- * it is idle. If the transaction of a batch fails, nothing of it has happened, and each write is tried in a transaction of
- * its own: so one value that does not fit fails alone.
+ * While one batch is committed the next one gathers: the busier the store, the larger its batches, with no
+ * delay added when it is idle. If the transaction of a batch fails, nothing of it has happened, and each
+ * write is tried in a transaction of its own: so one value that does not fit fails alone.
  *
- * Between batches the thread syncs (policy interval), removes expired entries in slices, and clears the reader places of
- * processes that died (an operator's mdb_stat). It never holds the lock of the queue while it works on the file.
+ * Between batches the thread syncs (policy interval), removes expired entries in slices, and clears the
+ * reader places of processes that died (an operator's mdb_stat). It never holds the lock of the queue while
+ * it works on the file.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -23,7 +24,6 @@
 #include "agent/store/keys.h"
 
 #define WRITER_BATCH_BYTES (32u << 20)
-#define WRITER_READERS_INTERVAL_MS 60000u
 #define WRITER_IDLE_MS 60000u
 #define WRITER_BASE_PAGES 16u /* of a transaction, beyond the entries themselves */
 
@@ -39,7 +39,7 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 /* Under lock: sleeps until there is work or something is due. */
 static void writer_wait(struct embedded_env *env)
 {
-	uint64_t now_ms = clock_monotonic_ms(), due_ms = min_u64(env->sweep_due_ms, env->readers_due_ms);
+	uint64_t now_ms = clock_monotonic_ms(), due_ms = env->sweep_due_ms;
 	uint64_t wait_ms;
 	struct timespec until;
 
@@ -172,7 +172,10 @@ static uint64_t free_bytes(struct embedded_env *env)
 	return pages > WRITER_BASE_PAGES ? (pages - WRITER_BASE_PAGES) * env->page_size : 0;
 }
 
-/* Bytes that puts may take in the next transaction. Free pages are counted only when the file has grown to its limit. */
+/*
+ * Bytes that puts may take in the next transaction. Free pages are counted only when the file has grown to
+ * its limit.
+ */
 static uint64_t put_room(struct embedded_env *env, uint64_t wanted)
 {
 	MDB_envinfo info;
@@ -236,8 +239,9 @@ static uint64_t wanted_bytes(const struct embedded_env *env, const struct store_
 }
 
 /*
- * Runs requests from `first` up to `end` (excluded) in one transaction, which happens whole or not at all. What is overdue
- * by the time the file is ours is left out and gets RSHM_E_TIMEDOUT, whatever becomes of the rest.
+ * Runs requests from `first` up to `end` (excluded) in one transaction, which happens whole or not at all.
+ * What is overdue by the time the file is ours is left out and gets RSHM_E_TIMEDOUT, whatever becomes of
+ * the rest.
  */
 static int run_transaction(struct embedded_env *env, struct store_request *first, const struct store_request *end)
 {
@@ -344,14 +348,12 @@ static void writer_upkeep(struct embedded_env *env, const struct embedded_config
 		writer_sync(env, limits->sync_interval_ms);
 	/* A shorter interval of a reload takes effect at once. */
 	env->sweep_due_ms = min_u64(env->sweep_due_ms, now_ms + limits->expire_interval_ms);
-	if (env->sweep_due_ms <= now_ms)
-		writer_sweep(env, limits);
-	if (env->readers_due_ms <= now_ms) {
-		(void)mdb_reader_check(env->mdb, &dead);
-		if (dead > 0)
-			log_info(EMBEDDED_MODULE, "%s: cleared %d readers that died", env->path, dead);
-		env->readers_due_ms = now_ms + WRITER_READERS_INTERVAL_MS;
-	}
+	if (env->sweep_due_ms > now_ms)
+		return;
+	/* A reader that died pins the pages that the sweep sets free. */
+	if (mdb_reader_check(env->mdb, &dead) == 0 && dead > 0)
+		log_info(EMBEDDED_MODULE, "%s: cleared %d readers that died", env->path, dead);
+	writer_sweep(env, limits);
 }
 
 static bool has_barrier(const struct request_list *batch)

@@ -1,0 +1,319 @@
+/* hot_test.c - a tenant's tier in real shared memory: put, grow, adopt, give up. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/base/clock.h"
+#include "agent/cache/hot.h"
+#include "shm/index.h"
+
+struct fixture {
+	char dir[64], list_path[80];
+	struct object_list *objects;
+	struct hot_budget budget;
+	struct hot_environment environment;
+	struct hot_settings settings;
+	struct rshm_source sources[RSHM_SOURCES];
+	uv_loop_t loop;
+	struct hot *hot;
+	bool closed;
+};
+
+static void open_tier(struct fixture *f, const char *adopt)
+{
+	assert_int_equal(hot_open(&f->environment, &f->settings, &f->loop, adopt, &f->hot), RSHM_OK);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	char error[256];
+
+	if (!f || sodium_init() < 0)
+		return -1;
+	strcpy(f->dir, "/tmp/riptide-hot.XXXXXX");
+	if (!mkdtemp(f->dir))
+		return -1;
+	snprintf(f->list_path, sizeof(f->list_path), "%s/objects", f->dir);
+	if (object_list_open(f->list_path, &f->objects, error, sizeof(error)) < 0)
+		return -1;
+	f->budget.total = 64u << 20;
+	f->environment = (struct hot_environment){
+		.objects = f->objects,
+		.budget = &f->budget,
+		.sources = f->sources,
+		.instance_name = "hottest",
+		.initial_bytes = 1u << 20,
+		.entry_limit_bytes = 1u << 20,
+		.reinsert_percent = 100,
+	};
+	randombytes_buf(f->environment.instance, 16);
+	rshm_boot_id(f->environment.boot_id);
+	f->settings = (struct hot_settings){ .tenant = "default", .policy = RSHM_POLICY_STALE, .stale_limit_ms = 60000 };
+	f->sources[0].epoch = 1;
+	f->sources[0].lease_until_ms = RSHM_NEVER;
+	uv_loop_init(&f->loop);
+	*state = f;
+	return 0;
+}
+
+static void on_closed(void *context)
+{
+	((struct fixture *)context)->closed = true;
+}
+
+static void close_tier(struct fixture *f, bool keep)
+{
+	f->closed = false;
+	hot_close(f->hot, keep, on_closed, f);
+	uv_run(&f->loop, UV_RUN_DEFAULT);
+	assert_true(f->closed);
+	f->hot = NULL;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	struct object_entry *left;
+	size_t count;
+
+	if (f->hot)
+		close_tier(f, false);
+	count = object_list_copy(f->objects, &left);
+	for (size_t i = 0; i < count; i++)
+		object_list_remove(f->objects, left[i].name);
+	free(left);
+	object_list_close(&f->objects);
+	unlink(f->list_path);
+	rmdir(f->dir);
+	if (uv_loop_close(&f->loop) != 0)
+		return -1;
+	free(f);
+	return count == 0 ? 0 : -1;
+}
+
+static int put(struct fixture *f, const char *key, const void *value, size_t length, uint64_t version)
+{
+	struct rshm_item item = {
+		.key = key,
+		.key_len = (uint16_t)strlen(key),
+		.value = value,
+		.value_len = (uint32_t)length,
+		.version = version,
+		.control_a = rshm_control_a(0, 0, 1),
+		.control_b = RSHM_NEVER,
+	};
+
+	return hot_put(f->hot, &item);
+}
+
+static bool has(struct fixture *f, const char *key, uint64_t version)
+{
+	struct rshm_item item;
+
+	return hot_find(f->hot, key, strlen(key), &item) && item.version == version;
+}
+
+static void entry_put_is_found_and_removed(void **state)
+{
+	struct fixture *f = *state;
+
+	open_tier(f, NULL);
+	assert_int_equal(put(f, "a", "one", 3, 1), RSHM_OK);
+	assert_true(has(f, "a", 1));
+	assert_int_equal(put(f, "a", "two", 3, 2), RSHM_OK);
+	assert_true(has(f, "a", 2));
+	assert_true(hot_remove(f->hot, "a", 1));
+	assert_false(has(f, "a", 2));
+	assert_false(hot_remove(f->hot, "a", 1));
+}
+
+static void entry_above_the_limit_replaces_the_older_copy_by_nothing(void **state)
+{
+	struct fixture *f = *state;
+	char *large = calloc(1, 1u << 20);
+
+	open_tier(f, NULL);
+	assert_int_equal(put(f, "a", "small", 5, 1), RSHM_OK);
+	assert_int_equal(put(f, "a", large, 1u << 20, 2), RSHM_E_TOOBIG);
+	assert_false(has(f, "a", 1));
+	free(large);
+}
+
+static void tier_grows_when_wanted_entries_are_lost_and_keeps_them_all(void **state)
+{
+	struct fixture *f = *state;
+	char value[1000], key[32], before[RSHM_NAME_MAX], after[RSHM_NAME_MAX];
+	struct hot_figures figures;
+	uint64_t size;
+	unsigned int missing = 0;
+
+	memset(value, 'v', sizeof(value));
+	open_tier(f, NULL);
+	assert_true(hot_locate(f->hot, before, &size));
+	for (unsigned int i = 0; i < 8000; i++) {
+		snprintf(key, sizeof(key), "key%u", i);
+		assert_int_equal(put(f, key, value, sizeof(value), i + 1), RSHM_OK);
+		for (unsigned int turn = 0; turn < 4; turn++)
+			uv_run(&f->loop, UV_RUN_NOWAIT);
+		if (i % 64 == 0)
+			usleep(2000);
+	}
+	for (unsigned int i = 0; i < 200; i++) {
+		usleep(1000);
+		uv_run(&f->loop, UV_RUN_NOWAIT);
+	}
+	hot_figures(f->hot, &figures);
+	assert_true(figures.growths >= 3);
+	assert_true(hot_locate(f->hot, after, &size));
+	assert_string_not_equal(before, after);
+	for (unsigned int i = 0; i < 8000; i++) {
+		snprintf(key, sizeof(key), "key%u", i);
+		missing += !has(f, key, i + 1);
+	}
+	/* What the small rings lost before they had grown is gone; what came later is not. */
+	assert_true(missing < 800);
+	assert_int_equal(figures.entries, 8000 - missing);
+}
+
+static void tier_does_not_grow_above_its_limit(void **state)
+{
+	struct fixture *f = *state;
+	char value[1000], key[32];
+	struct hot_figures figures;
+
+	memset(value, 'v', sizeof(value));
+	f->settings.limit_bytes = 3u << 20;
+	open_tier(f, NULL);
+	for (unsigned int i = 0; i < 8000; i++) {
+		snprintf(key, sizeof(key), "key%u", i);
+		put(f, key, value, sizeof(value), i + 1);
+		uv_run(&f->loop, UV_RUN_NOWAIT);
+	}
+	hot_figures(f->hot, &figures);
+	assert_true(figures.ring_bytes <= 2u << 20);
+	assert_true(figures.evictions > 1000);
+	assert_true(has(f, "key7999", 8000));
+}
+
+static void successor_adopts_what_was_kept(void **state)
+{
+	struct fixture *f = *state;
+	char name[RSHM_NAME_MAX], again[RSHM_NAME_MAX];
+	uint64_t size;
+	struct hot_figures figures;
+
+	open_tier(f, NULL);
+	put(f, "a", "one", 3, 7);
+	assert_true(hot_locate(f->hot, name, &size));
+	close_tier(f, true);
+	assert_int_equal(f->budget.used, 0);
+	open_tier(f, name);
+	assert_true(hot_locate(f->hot, again, &size));
+	assert_string_equal(name, again);
+	assert_true(has(f, "a", 7));
+	hot_figures(f->hot, &figures);
+	assert_true(figures.adopted);
+}
+
+static void segment_of_another_instance_is_retired_and_replaced(void **state)
+{
+	struct fixture *f = *state;
+	char name[RSHM_NAME_MAX], again[RSHM_NAME_MAX];
+	struct rshm_map reader;
+	const struct rshm_segment *segment;
+	uint64_t size;
+
+	open_tier(f, NULL);
+	put(f, "a", "one", 3, 7);
+	assert_true(hot_locate(f->hot, name, &size));
+	assert_int_equal(rshm_map_read(name, size, geteuid(), &reader), RSHM_OK);
+	close_tier(f, true);
+	f->environment.instance[0] ^= 1;
+	open_tier(f, name);
+	assert_true(hot_locate(f->hot, again, &size));
+	assert_string_not_equal(name, again);
+	assert_false(has(f, "a", 7));
+	/* Who still reads the old one is told to let go. */
+	segment = reader.base;
+	assert_int_equal(segment->state, RSHM_RETIRED);
+	rshm_unmap(&reader);
+}
+
+static void tier_without_memory_refuses_and_gets_some_later(void **state)
+{
+	struct fixture *f = *state;
+	char name[RSHM_NAME_MAX];
+	uint64_t size;
+
+	f->budget.total = 1000;
+	assert_int_equal(hot_open(&f->environment, &f->settings, &f->loop, NULL, &f->hot), RSHM_E_NOMEM);
+	assert_non_null(f->hot);
+	assert_false(hot_locate(f->hot, name, &size));
+	assert_int_equal(put(f, "a", "one", 3, 1), RSHM_E_NOMEM);
+	assert_false(has(f, "a", 1));
+	assert_false(hot_remove(f->hot, "a", 1));
+	assert_int_equal(f->budget.used, 0);
+}
+
+static void judge_follows_lease_epoch_and_expiry(void **state)
+{
+	struct fixture *f = *state;
+	struct rshm_item item = { .control_a = rshm_control_a(0, 0, 1), .control_b = RSHM_NEVER };
+
+	open_tier(f, NULL);
+	assert_int_equal(hot_judge(f->hot, &item), RSHM_VERIFIED);
+	f->sources[0].lease_until_ms = clock_monotonic_ms() - 1;
+	assert_int_equal(hot_judge(f->hot, &item), RSHM_SERVE_STALE);
+	f->sources[0].lease_until_ms = clock_monotonic_ms() - 70000;
+	assert_int_equal(hot_judge(f->hot, &item), RSHM_UNVERIFIED);
+	f->sources[0].lease_until_ms = RSHM_NEVER;
+	item.control_b = clock_monotonic_ms();
+	assert_int_equal(hot_judge(f->hot, &item), RSHM_EXPIRED);
+}
+
+static void object_list_survives_garbage_in_its_file(void **state)
+{
+	struct fixture *f = *state;
+	struct object_list *list;
+	struct object_entry *entries;
+	char error[256];
+	FILE *file = fopen(f->list_path, "w");
+
+	fputs("segment default /riptide.hottest.0123\nsegment ../evil /riptide.x.1\nsegment default /etc/passwd\n"
+	      "agent - /riptide.hottest.4567\nnonsense\n\n",
+	      file);
+	fclose(file);
+	assert_int_equal(object_list_open(f->list_path, &list, error, sizeof(error)), RSHM_OK);
+	assert_int_equal(object_list_copy(list, &entries), 2);
+	assert_string_equal(entries[0].name, "/riptide.hottest.0123");
+	assert_int_equal(entries[1].kind, OBJECT_AGENT);
+	free(entries);
+	object_list_close(&list);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		CASE(entry_put_is_found_and_removed),
+		CASE(entry_above_the_limit_replaces_the_older_copy_by_nothing),
+		CASE(tier_grows_when_wanted_entries_are_lost_and_keeps_them_all),
+		CASE(tier_does_not_grow_above_its_limit),
+		CASE(successor_adopts_what_was_kept),
+		CASE(segment_of_another_instance_is_retired_and_replaced),
+		CASE(tier_without_memory_refuses_and_gets_some_later),
+		CASE(judge_follows_lease_epoch_and_expiry),
+		CASE(object_list_survives_garbage_in_its_file),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

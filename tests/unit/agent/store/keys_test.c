@@ -1,0 +1,238 @@
+#include "agent/store/keys.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "agent/store/store.h"
+#include "shm/msg.h"
+
+static const struct keys_options defaults = {KEYS_PREFIX_DEFAULT, KEYS_VERSION_DEFAULT};
+
+static struct store_name make_name(const void *key, size_t key_len)
+{
+	return (struct store_name){
+		.tenant = "acme",
+		.tenant_number = 0x01020304,
+		.shards = 1,
+		.generation = 7,
+		.space = 'c',
+		.key = key,
+		.key_len = key_len,
+	};
+}
+
+static void assert_redis_key(const struct store_name *name, const char *expected, size_t length)
+{
+	struct keys_redis key;
+
+	assert_int_equal(keys_redis(&defaults, name, &key), RSHM_OK);
+	assert_int_equal(key.length, length);
+	assert_memory_equal(key.bytes, expected, length);
+}
+
+static void redis_key_is_readable(void **state)
+{
+	struct store_name name = make_name("user:42", 7);
+	struct keys_options options = {"my-app:cache", 12};
+	struct keys_redis key;
+	static const char own[] = "my-app:cache:v12:{acme.0}:7:s:user:42";
+
+	(void)state;
+	assert_redis_key(&name, "riptide:v1:{acme.0}:7:c:user:42", 31);
+	name.space = 's';
+	assert_int_equal(keys_redis(&options, &name, &key), RSHM_OK);
+	assert_int_equal(key.length, sizeof own - 1);
+	assert_memory_equal(key.bytes, own, sizeof own - 1);
+}
+
+static void redis_key_keeps_any_byte(void **state)
+{
+	struct store_name name = make_name("a\0}\r\n{\xff", 7);
+
+	(void)state;
+	assert_redis_key(&name, "riptide:v1:{acme.0}:7:c:a\0}\r\n{\xff", 31);
+}
+
+static void redis_key_hashes_only_above_400_bytes(void **state)
+{
+	/* BLAKE2b-256 of 401 times 'k', as Python's hashlib gives it. */
+	static const char hashed[] =
+		"riptide:v1:{acme.0}:7:c#4552af1f6cc684a9dc24b03d23fa63a43ff1249e1e7e4ea9d53bebc48875900a";
+	char bytes[401];
+	struct store_name name = make_name(bytes, 400);
+	struct keys_redis key;
+
+	(void)state;
+	memset(bytes, 'k', sizeof bytes);
+	assert_int_equal(keys_redis(&defaults, &name, &key), RSHM_OK);
+	assert_int_equal(key.length, 24 + 400);
+	assert_memory_equal(key.bytes + 24, bytes, 400);
+	name.key_len = 401;
+	assert_redis_key(&name, hashed, sizeof hashed - 1);
+}
+
+static void no_plain_key_spells_a_hashed_one(void **state)
+{
+	char bytes[500];
+	struct store_name long_name = make_name(bytes, sizeof bytes), name;
+	struct keys_redis hashed, plain;
+	struct keys_embedded hashed_short, plain_short;
+
+	(void)state;
+	memset(bytes, 'k', sizeof bytes);
+	assert_int_equal(keys_redis(&defaults, &long_name, &hashed), RSHM_OK);
+	/* Try every tail of the hashed key as a key of its own. */
+	for (size_t i = 0; i < hashed.length; i++) {
+		name = make_name(hashed.bytes + i, hashed.length - i);
+		assert_int_equal(keys_redis(&defaults, &name, &plain), RSHM_OK);
+		assert_false(plain.length == hashed.length && memcmp(plain.bytes, hashed.bytes, plain.length) == 0);
+	}
+	assert_int_equal(keys_embedded(&long_name, &hashed_short), RSHM_OK);
+	for (size_t i = 0; i < hashed_short.length; i++) {
+		name = make_name(hashed_short.bytes + i, hashed_short.length - i);
+		assert_int_equal(keys_embedded(&name, &plain_short), RSHM_OK);
+		assert_false(plain_short.length == hashed_short.length &&
+			     memcmp(plain_short.bytes, hashed_short.bytes, plain_short.length) == 0);
+	}
+}
+
+static void shard_of_a_key_is_fixed_and_below_the_count(void **state)
+{
+	int seen[64] = {0}, used = 0;
+
+	(void)state;
+	assert_int_equal(keys_shard("x", 1, 0), 0);
+	assert_int_equal(keys_shard("x", 1, 1), 0);
+	/* XXH3-64 of "user:42" modulo 64; stored keys depend on it. */
+	assert_int_equal(keys_shard("user:42", 7, 64), 42);
+	for (uint32_t i = 0; i < 1000; i++) {
+		uint32_t shard = keys_shard(&i, sizeof i, 64);
+
+		assert_true(shard < 64);
+		used += seen[shard]++ == 0;
+	}
+	assert_int_equal(used, 64);
+}
+
+static void embedded_key_has_these_bytes_and_sorts_by_tenant_and_generation(void **state)
+{
+	static const unsigned char golden[] = {1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 7, 'c', 0, 'a', 0, 'b'};
+	struct store_name name = make_name("a\0b", 3);
+	struct keys_embedded key, other;
+
+	(void)state;
+	assert_int_equal(keys_embedded(&name, &key), RSHM_OK);
+	assert_int_equal(key.length, sizeof golden);
+	assert_memory_equal(key.bytes, golden, sizeof golden);
+	name.generation = 0x100;
+	assert_int_equal(keys_embedded(&name, &other), RSHM_OK);
+	assert_true(memcmp(key.bytes, other.bytes, 12) < 0);
+	name.tenant_number = 0x01020400;
+	assert_int_equal(keys_embedded(&name, &key), RSHM_OK);
+	assert_true(memcmp(other.bytes, key.bytes, 12) < 0);
+}
+
+static void embedded_key_stays_below_the_limit_of_lmdb(void **state)
+{
+	static unsigned char bytes[RSHM_KEY_MAX];
+	struct keys_embedded key;
+
+	(void)state;
+	for (size_t length = 1; length <= RSHM_KEY_MAX; length += length < 450 ? 1 : 4999) {
+		struct store_name name = make_name(bytes, length);
+
+		assert_int_equal(keys_embedded(&name, &key), RSHM_OK);
+		/* The expiry index puts eight bytes before it. */
+		assert_true(key.length + 8 <= 511);
+		assert_int_equal(key.length, KEYS_EMBEDDED_HEAD + (length <= 400 ? length : 32));
+	}
+}
+
+static void names_that_cannot_be_are_refused(void **state)
+{
+	static unsigned char bytes[RSHM_KEY_MAX + 1];
+	static const char *const tenants[] = {
+		"",    "A",   "a b", "a:b",
+		"a}b", "a.b", NULL,  "0123456789012345678901234567890123456789012345678901234567890123x"};
+	struct store_name name;
+	struct keys_redis redis;
+	struct keys_embedded embedded;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof tenants / sizeof *tenants; i++) {
+		name = make_name("k", 1);
+		name.tenant = tenants[i];
+		assert_int_equal(keys_redis(&defaults, &name, &redis), RSHM_E_INVALID);
+	}
+	name = make_name("k", 0);
+	assert_int_equal(keys_redis(&defaults, &name, &redis), RSHM_E_INVALID);
+	assert_int_equal(keys_embedded(&name, &embedded), RSHM_E_INVALID);
+	name = make_name(bytes, sizeof bytes);
+	assert_int_equal(keys_redis(&defaults, &name, &redis), RSHM_E_TOOBIG);
+	assert_int_equal(keys_embedded(&name, &embedded), RSHM_E_TOOBIG);
+	name = make_name("k", 1);
+	name.generation = 0;
+	assert_int_equal(keys_redis(&defaults, &name, &redis), RSHM_E_INVALID);
+	name.generation = 1;
+	name.space = ':';
+	assert_int_equal(keys_redis(&defaults, &name, &redis), RSHM_E_INVALID);
+	name.space = 'c';
+	name.tenant_number = 0;
+	assert_int_equal(keys_embedded(&name, &embedded), RSHM_E_INVALID);
+}
+
+static void the_longest_of_everything_fits(void **state)
+{
+	static const struct keys_options options = {
+		"0123456789012345678901234567890123456789012345678901234567890123", UINT32_MAX};
+	unsigned char bytes[400] = {0};
+	struct store_name name = make_name(bytes, sizeof bytes);
+	struct keys_redis key;
+
+	(void)state;
+	name.tenant = "0123456789012345678901234567890123456789012345678901234567890123";
+	name.shards = UINT32_MAX;
+	name.generation = UINT64_MAX;
+	assert_int_equal(keys_options_check(&options), RSHM_OK);
+	assert_int_equal(keys_redis(&options, &name, &key), RSHM_OK);
+	assert_true(key.length <= KEYS_REDIS_MAX);
+}
+
+static void prefixes_with_braces_are_refused(void **state)
+{
+	static const char *const bad[] = {
+		"",   "a{b", "a}b", "a b",
+		"a*", "a\n", NULL,  "0123456789012345678901234567890123456789012345678901234567890123x"};
+
+	(void)state;
+	assert_int_equal(keys_options_check(&defaults), RSHM_OK);
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		struct keys_options options = {bad[i], 1};
+
+		assert_int_equal(keys_options_check(&options), RSHM_E_INVALID);
+	}
+	assert_int_equal(keys_options_check(&(struct keys_options){"a", 0}), RSHM_E_INVALID);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(redis_key_is_readable),
+		cmocka_unit_test(redis_key_keeps_any_byte),
+		cmocka_unit_test(redis_key_hashes_only_above_400_bytes),
+		cmocka_unit_test(no_plain_key_spells_a_hashed_one),
+		cmocka_unit_test(shard_of_a_key_is_fixed_and_below_the_count),
+		cmocka_unit_test(embedded_key_has_these_bytes_and_sorts_by_tenant_and_generation),
+		cmocka_unit_test(embedded_key_stays_below_the_limit_of_lmdb),
+		cmocka_unit_test(names_that_cannot_be_are_refused),
+		cmocka_unit_test(the_longest_of_everything_fits),
+		cmocka_unit_test(prefixes_with_braces_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
