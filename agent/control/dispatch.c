@@ -1,0 +1,298 @@
+/*
+ * dispatch.c - from a message to its answer.
+ *
+ * What the control plane knows itself is answered at once. For the rest a `request` is made and a hook asked, which
+ * may answer within the call, later, too late, or never:
+ *
+ *	asked --hook answers--> answered, freed
+ *	asked --deadline--> answered RSHM_E_TIMEDOUT --hook answers--> freed, what it granted is released
+ *	asked --control_close()--> nobody waits any more --hook answers--> freed, what it granted is released
+ *
+ * A request that only its hook still has counts against a limit, so hooks that never answer cost a bounded amount of
+ * memory and then refusals. Every refusal carries a text for people that says what to do.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/base/assert.h"
+#include "agent/base/clock.h"
+#include "agent/control/control_priv.h"
+
+#define TAG_BYTES 6u
+#define TEXT_MAX 512u
+
+/* ---- answers ------------------------------------------------------------------------------------------------- */
+
+void answer_written(struct connection *connection, struct rshm_tlv_writer *writer)
+{
+	int64_t length = rshm_tlv_finish(writer);
+
+	must(length > 0);
+	connection_answer(connection, writer->bytes, (size_t)length);
+}
+
+/* An answer with one text, or none. */
+static void answer_text(struct connection *connection, uint16_t op, uint32_t id, int status, enum rshm_tag tag,
+			const char *text)
+{
+	size_t capacity = sizeof(struct rshm_control_header) + TAG_BYTES + (text != NULL ? strlen(text) : 0);
+	unsigned char *bytes = malloc(capacity);
+	struct rshm_tlv_writer writer;
+
+	if (bytes == NULL) {
+		log_error("control", "no memory for an answer; connection closed");
+		listener_drop(connection->control, connection);
+		return;
+	}
+	rshm_tlv_begin(&writer, bytes, capacity, op, status, id);
+	if (text != NULL)
+		rshm_tlv_text(&writer, tag, text);
+	answer_written(connection, &writer);
+}
+
+void answer_status(struct connection *connection, uint16_t op, uint32_t id, int status, const char *text)
+{
+	answer_text(connection, op, id, status, RSHM_TAG_ERROR_TEXT, text);
+}
+
+void answer_refusal(struct connection *connection, const struct rshm_control_header *header, int status,
+		    const char *format, ...)
+{
+	static struct log_limit limit = LOG_LIMIT(10, 10000);
+	char text[TEXT_MAX];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	log_limited(&limit, LOG_LEVEL_WARN, "control", "request %u of uid %u, process %d refused (%d): %s",
+		    (unsigned int)header->op, (unsigned int)connection->peer.uid, (int)connection->peer.pid, status,
+		    text);
+	answer_status(connection, header->op, header->request_id, status, text);
+}
+
+/* ---- requests that hooks answer ------------------------------------------------------------------------------- */
+
+struct request *request_begin(struct connection *connection, const struct rshm_control_header *header)
+{
+	struct control *control = connection->control;
+	struct request *r = NULL;
+
+	if (control->request_count < control->options.connections * 2)
+		r = calloc(1, sizeof(*r));
+	if (r == NULL) {
+		answer_refusal(connection, header, RSHM_E_AGAIN,
+			       "too many requests are under way in the agent; try again later");
+		return NULL;
+	}
+	r->control = control;
+	r->connection = connection;
+	r->peer = connection->peer;
+	r->op = header->op;
+	r->id = header->request_id;
+	r->deadline_ms = clock_monotonic_ms() + control->options.request_timeout_ms;
+	r->release = control->hooks.release;
+	r->hooks_context = control->hooks.context;
+	r->next = control->requests;
+	if (r->next != NULL)
+		r->next->previous = r;
+	control->requests = r;
+	control->request_count++;
+	connection->request = r;
+	control_need_tick(control);
+	return r;
+}
+
+struct connection *request_end(struct request *r)
+{
+	struct connection *connection = r->connection;
+	struct control *control = r->control;
+
+	if (connection != NULL)
+		connection->request = NULL;
+	if (control != NULL) {
+		if (r->next != NULL)
+			r->next->previous = r->previous;
+		if (r->previous != NULL)
+			r->previous->next = r->next;
+		else
+			control->requests = r->next;
+		control->request_count--;
+	}
+	free(r);
+	return connection;
+}
+
+void dispatch_tick(struct control *control, uint64_t now_ms)
+{
+	struct request *next;
+
+	for (struct request *r = control->requests; r != NULL; r = next) {
+		struct connection *connection = r->connection;
+
+		next = r->next;
+		if (connection == NULL || r->deadline_ms > now_ms)
+			continue;
+		connection->request = NULL;
+		r->connection = NULL;
+		control->figures.timed_out++;
+		answer_refusal(connection, &(struct rshm_control_header){.op = r->op, .request_id = r->id},
+			       RSHM_E_TIMEDOUT, "the agent could not answer within %u ms; try again later",
+			       control->options.request_timeout_ms);
+	}
+}
+
+void dispatch_abandon(struct control *control)
+{
+	struct request *next;
+
+	for (struct request *r = control->requests; r != NULL; r = next) {
+		next = r->next;
+		if (r->connection != NULL)
+			r->connection->request = NULL;
+		r->connection = NULL;
+		r->control = NULL;
+		r->next = r->previous = NULL;
+	}
+	control->requests = NULL;
+	control->request_count = 0;
+}
+
+/* ---- operators' requests -------------------------------------------------------------------------------------- */
+
+static void text_on_done(void *context, int status, const char *json)
+{
+	struct request *r = context;
+	struct rshm_control_header header = {.op = r->op, .request_id = r->id};
+	struct connection *connection = request_end(r);
+	size_t length = json != NULL ? strlen(json) : 0, limit;
+
+	if (connection == NULL)
+		return;
+	limit = connection->control->options.message_bytes;
+	if (status < 0)
+		answer_refusal(connection, &header, status, "%s", json != NULL ? json : "the agent gave no reason");
+	else if (length + TAG_BYTES + sizeof(header) > limit)
+		answer_refusal(connection, &header, RSHM_E_TOOBIG,
+			       "the answer has %zu bytes; raise limits.control_message_bytes (%zu)", length, limit);
+	else
+		answer_text(connection, header.op, header.request_id, status, RSHM_TAG_JSON, json);
+}
+
+static void report_begin(struct connection *connection, const struct rshm_control_header *header)
+{
+	const struct control_hooks *hooks = &connection->control->hooks;
+	struct request *r = request_begin(connection, header);
+
+	if (r != NULL)
+		hooks->report(hooks->context, header->op, text_on_done, r);
+}
+
+static void reload_begin(struct connection *connection, const struct rshm_control_header *header)
+{
+	const struct control_hooks *hooks = &connection->control->hooks;
+	struct request *r;
+
+	if (connection->peer.uid != 0 && connection->peer.uid != geteuid()) {
+		answer_refusal(connection, header, RSHM_E_DENIED,
+			       "only root and the agent's own user (uid %u) may reload, not uid %u",
+			       (unsigned int)geteuid(), (unsigned int)connection->peer.uid);
+		return;
+	}
+	r = request_begin(connection, header);
+	if (r == NULL)
+		return;
+	log_info("control", "reload asked for by uid %u, process %d", (unsigned int)connection->peer.uid,
+		 (int)connection->peer.pid);
+	hooks->reload(hooks->context, text_on_done, r);
+}
+
+/* ---- dispatch ------------------------------------------------------------------------------------------------ */
+
+/* The header of a message that rshm_tlv_open() refuses, if there is one to answer to. */
+static bool salvage_header(const unsigned char *body, size_t length, struct rshm_control_header *ret)
+{
+	if (length < sizeof(*ret) || (body[0] | body[1] << 8) != (int)RSHM_CONTROL_MAGIC)
+		return false;
+	*ret = (struct rshm_control_header){
+		.op = (uint16_t)(body[4] | body[5] << 8),
+		.request_id = (uint32_t)body[8] | (uint32_t)body[9] << 8 | (uint32_t)body[10] << 16 |
+			      (uint32_t)body[11] << 24,
+	};
+	return true;
+}
+
+static void refuse_undecodable(struct connection *connection, int status)
+{
+	static struct log_limit limit = LOG_LIMIT(10, 10000);
+	struct control *control = connection->control;
+	struct rshm_control_header header;
+
+	control->figures.malformed++;
+	if (!salvage_header(connection->body, connection->body_length, &header)) {
+		log_limited(&limit, LOG_LEVEL_WARN, "control",
+			    "connection of uid %u, process %d closed: %zu bytes that are no control message",
+			    (unsigned int)connection->peer.uid, (int)connection->peer.pid, connection->body_length);
+		listener_drop(control, connection);
+	} else if (status == RSHM_E_UNSUPPORTED) {
+		answer_refusal(connection, &header, status,
+			       "this agent speaks version %u of the control protocol; use a client of its release",
+			       RSHM_CONTROL_VERSION);
+	} else {
+		answer_refusal(connection, &header, RSHM_E_PROTOCOL,
+			       "the message's length is not what its header says");
+	}
+}
+
+/* Every tag is whole; what they mean is the operation's. */
+static bool tags_are_whole(struct rshm_tlv_reader reader)
+{
+	struct rshm_tlv tlv;
+	int more;
+
+	do
+		more = rshm_tlv_next(&reader, &tlv);
+	while (more > 0);
+	return more == 0;
+}
+
+void dispatch_message(struct connection *connection)
+{
+	struct rshm_control_header header;
+	struct rshm_tlv_reader reader;
+	int status = rshm_tlv_open(&reader, connection->body, connection->body_length, &header);
+
+	if (status < 0) {
+		refuse_undecodable(connection, status);
+		return;
+	}
+	if (!tags_are_whole(reader)) {
+		connection->control->figures.malformed++;
+		answer_refusal(connection, &header, RSHM_E_PROTOCOL,
+			       "a tag of the message is longer than the message");
+		return;
+	}
+	switch (header.op) {
+	case RSHM_CONTROL_ATTACH:
+		attach_begin(connection, &header, &reader);
+		break;
+	case RSHM_CONTROL_DETACH: /* a channel ends with its doorbell connection; this is a courtesy */
+	case RSHM_CONTROL_PING:
+		answer_status(connection, header.op, header.request_id, RSHM_OK, NULL);
+		break;
+	case RSHM_CONTROL_STATUS:
+	case RSHM_CONTROL_STATS:
+	case RSHM_CONTROL_CLIENTS:
+		report_begin(connection, &header);
+		break;
+	case RSHM_CONTROL_RELOAD:
+		reload_begin(connection, &header);
+		break;
+	default:
+		answer_refusal(connection, &header, RSHM_E_UNSUPPORTED,
+			       "this agent does not know operation %u; it may be older than its client", header.op);
+	}
+}

@@ -1,0 +1,241 @@
+/*
+ * redis_priv.h - what the files of this folder share.
+ *
+ *	redis.c       the store: submit, answer, retry, deadlines, close
+ *	pool.c        which connections there are, which one takes a request, and the barrier before writes
+ *	connection.c  one connection: connect, send, receive, lose
+ *	greeting.c    what is said first on a connection
+ *	command.c     requests as commands, and what their answers mean
+ *
+ * Calls go down this list, except for redis_store_*() and redis_pool_*(), which report upwards. All on the worker's thread.
+ */
+#ifndef RIPTIDE_STORE_REDIS_PRIV_H
+#define RIPTIDE_STORE_REDIS_PRIV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "agent/base/metric.h"
+#include "agent/store/keys.h"
+#include "agent/store/redis/output.h"
+#include "agent/store/redis/redis.h"
+#include "agent/store/redis/reply.h"
+#include "agent/store/redis/url.h"
+#include "agent/store/store.h"
+
+#define REDIS_STORE_MAGIC 0x72656473u
+#define REDIS_CONNECTION_MAGIC 0x72656463u
+#define REDIS_READ_BYTES (64u << 10)
+#define REDIS_NEVER UINT64_MAX
+
+enum redis_command {
+	/* requests */
+	REDIS_COMMAND_GET, /* GET and PTTL: two answers */
+	REDIS_COMMAND_HEAD,
+	REDIS_COMMAND_SET,
+	REDIS_COMMAND_REMOVE_EXPIRED, /* a PUT of what is expired */
+	REDIS_COMMAND_DELETE,
+	REDIS_COMMAND_TOUCH,
+	/* greeting */
+	REDIS_COMMAND_AUTH,
+	REDIS_COMMAND_SELECT,
+	REDIS_COMMAND_SETNAME,
+	REDIS_COMMAND_CLIENT_ID,
+	REDIS_COMMAND_INFO,
+	/* the barrier's */
+	REDIS_COMMAND_KILL,
+};
+
+/* A command that was put into the output of a connection and is not answered. */
+struct redis_flight {
+	struct store_request *request; /* NULL: the store's own command, or a read that nobody waits for any more */
+	struct redis_reply *value;     /* GET: the first answer */
+	uint64_t end;                  /* redis_output.queued behind it */
+	uint64_t begun_ms;
+	uint64_t client_id; /* KILL */
+	enum redis_command command;
+	uint32_t replies_left;
+};
+
+/* A ring of them, oldest first. */
+struct redis_flights {
+	struct redis_flight *ring;
+	uint32_t capacity; /* a power of two, or 0 */
+	uint32_t first, count;
+};
+
+enum redis_connection_state {
+	REDIS_CONNECTION_RESOLVING,
+	REDIS_CONNECTION_CONNECTING,
+	REDIS_CONNECTION_GREETING,
+	REDIS_CONNECTION_READY,
+	REDIS_CONNECTION_DRAINING, /* takes no more requests; closed when the last one is answered */
+	REDIS_CONNECTION_CLOSED,   /* no longer the pool's; freed when its handles are closed */
+};
+
+struct redis_connection {
+	uint32_t magic;
+	enum redis_connection_state state;
+	struct redis_store *store;
+	struct redis_connection *next, *prev; /* of the pool */
+	struct redis_connection *dirty_next;
+	bool dirty;    /* has something to send in this turn */
+	bool blocked;  /* the socket took no more: waits until it is writable */
+	bool resolving;
+	int fd;
+	uv_poll_t *poll; /* of `fd` */
+	uint32_t polls;  /* that are not closed: one per address that was tried */
+	uv_getaddrinfo_t resolve;
+	struct addrinfo *addresses, *address;
+	struct redis_reader *reader;
+	struct redis_output output;
+	struct redis_flights flights;
+	uint64_t begun_ms, retire_ms, idle_since_ms;
+	uint64_t client_id;     /* 0: not known */
+	uint32_t server_number; /* redis_pool.server_number when it was greeted; 0: not known */
+};
+
+/* A connection of ours that was lost with writes in flight: its server side must be dead before the next write. */
+struct redis_kill {
+	uint64_t client_id;
+	bool sent;
+};
+
+struct redis_pool {
+	struct redis_connection *first, *last;
+	uint32_t count;      /* all but closed ones */
+	uint32_t ready;      /* of these, READY */
+	uint32_t connecting; /* of these, not yet ready: one at a time */
+	uint32_t failures;   /* of connecting, in a row */
+	uint64_t connect_ms; /* not before: back-off */
+	uint64_t absent_ms;  /* since when a connection is wanted and none is ready; 0: not so */
+	int refusal;         /* 0, or what requests are told while the server refuses our log-in */
+	struct redis_kill *kills; /* pool_max of them */
+	uint32_t kills_count;
+	uint32_t kills_server; /* the server_number that gave the ids */
+	bool kill_impossible; /* said once */
+	/* of the server that answered last */
+	uint32_t server_number; /* grows when run_id changes */
+	char run_id[64];
+	char server[64];  /* "redis 7.0.15 standalone" */
+	char trouble[160]; /* why the last connection failed */
+	uint64_t trouble_logged_ms;
+};
+
+struct redis_list {
+	struct store_request *first, *last;
+	uint32_t count;
+};
+
+struct redis_store {
+	struct store store; /* first */
+	uint32_t magic;
+	/* set once */
+	uv_loop_t *loop;
+	struct redis_url url;
+	char endpoint[192];
+	char key_prefix[KEYS_PREFIX_MAX + 1];
+	struct keys_options keys;
+	struct metric_set *metrics;
+	char *read_buffer; /* REDIS_READ_BYTES */
+	/* changes by reload */
+	struct store_redis_config config; /* its texts are not valid */
+
+	uv_timer_t timer;
+	uv_prepare_t prepare; /* active while connections are dirty */
+	uv_idle_t idle;       /* active while answers are deferred */
+	uint64_t wake_ms;     /* nothing is due before */
+	uint64_t random;
+	struct redis_pool pool;
+	struct redis_connection *dirty;
+	struct redis_list reads, writes; /* wait for a connection */
+	struct redis_list retrying;      /* wait for their pause to end, which request->state tells */
+	struct redis_list deferred;      /* answered in the next turn, with request->status */
+	uint64_t pending;
+	bool no_unlink;
+	bool closing;
+	uint32_t handles; /* connections and own handles that are not closed yet */
+	void (*closed)(void *context);
+	void *closed_context;
+};
+
+/* redis.c */
+static inline bool redis_request_is_write(const struct store_request *request)
+{
+	return request->op != STORE_GET && request->op != STORE_HEAD;
+}
+/* Nothing later than `at_ms` will be missed. */
+void redis_store_wake(struct redis_store *store, uint64_t at_ms);
+/* Answers now; not from inside submit. */
+void redis_store_answer(struct redis_store *store, struct store_request *request, int status);
+/* Answers in the next turn. */
+void redis_store_defer(struct redis_store *store, struct store_request *request, int status);
+/* The request changed nothing: once more after a pause, or `status` if that may not be. */
+void redis_store_retry(struct redis_store *store, struct store_request *request, int status);
+/* A pause of base * 2^attempts ms, capped by the options, between half of it and all. */
+uint64_t redis_store_backoff(struct redis_store *store, uint32_t attempts);
+/* Connections are dirty: flushes them before the loop waits. */
+void redis_store_want_flush(struct redis_store *store);
+/* Logs an error answer, rate-limited and without our password. */
+void redis_store_log_error(struct redis_store *store, const char *advice, const struct redis_reply *error);
+/* A handle of the store, or a connection with all of its, is closed. */
+void redis_store_on_handle_closed(struct redis_store *store);
+void redis_list_append(struct redis_list *list, struct store_request *request);
+void redis_list_remove(struct redis_list *list, struct store_request *request);
+
+/* pool.c */
+/* Sends what waits, as far as connections can take it, and opens one if they cannot. */
+void redis_pool_dispatch(struct redis_store *store);
+/* What is due: time-outs, connects, retirements. */
+void redis_pool_tick(struct redis_store *store, uint64_t now_ms);
+void redis_pool_on_ready(struct redis_connection *connection);
+/* Takes the connection out of the pool; `reason` is for people, `refusal` as in redis_pool. */
+void redis_pool_on_lost(struct redis_connection *connection, enum redis_connection_state state, const char *reason,
+			int refusal);
+/* Writes may run on the other side of this lost connection: none goes out before they cannot. */
+void redis_pool_add_kill(struct redis_connection *connection);
+void redis_pool_on_kill(struct redis_store *store, uint64_t client_id, const struct redis_reply *reply);
+/* The connection with `client_id`'s KILL in flight was lost. */
+void redis_pool_unsend_kill(struct redis_store *store, uint64_t client_id);
+/* The connection takes no more requests, and ends when it has answered the last. */
+void redis_pool_retire(struct redis_connection *connection);
+void redis_pool_close(struct redis_store *store);
+
+/* connection.c */
+/* RSHM_E_NOMEM. */
+int redis_connection_create(struct redis_store *store, struct redis_connection **ret);
+/* Begins to connect. Whatever fails, now or later, is told by redis_pool_on_lost(), and the connection is gone. */
+void redis_connection_begin(struct redis_connection *connection);
+/* Answers, retries or gives up what is in flight, and closes. */
+void redis_connection_lose(struct redis_connection *connection, const char *reason, int refusal);
+/* Ends what has timed out, and tells when to look again. May lose the connection. */
+void redis_connection_tick(struct redis_connection *connection, uint64_t now_ms);
+/* The output has something new: sent before the loop waits. */
+void redis_connection_mark_dirty(struct redis_connection *connection);
+void redis_connection_flush(struct redis_connection *connection);
+/* False without memory. */
+bool redis_flights_reserve(struct redis_flights *flights);
+void redis_flights_push(struct redis_flights *flights, struct redis_flight flight);
+struct redis_flight redis_flights_pop(struct redis_flights *flights);
+static inline struct redis_flight *redis_flights_at(struct redis_flights *flights, uint32_t index)
+{
+	return &flights->ring[(flights->first + index) & (flights->capacity - 1)];
+}
+
+/* greeting.c */
+/* RSHM_OK or RSHM_E_NOMEM. */
+int redis_greeting_send(struct redis_connection *connection);
+/* The answer to a command of the greeting. May lose the connection or make it ready. */
+void redis_greeting_on_reply(struct redis_connection *connection, enum redis_command command,
+			     const struct redis_reply *reply);
+
+/* command.c */
+/* RSHM_OK: in flight. Else nothing was done: the name cannot be used, the envelope is too big, no memory. */
+int redis_command_send(struct redis_connection *connection, struct store_request *request);
+int redis_command_send_kill(struct redis_connection *connection, uint64_t client_id);
+/* Takes over `reply`. False: it is not what was asked for. */
+bool redis_command_on_reply(struct redis_connection *connection, struct redis_reply *reply);
+
+#endif

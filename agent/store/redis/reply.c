@@ -1,0 +1,270 @@
+/*
+ * redisReader with functions of our own that make one allocation per answer and refuse what no command of ours asks for:
+ * returning NULL from them makes the reader fail for good. So 13 bytes that announce an array of a thousand million
+ * elements cost nothing.
+ *
+ * The reader waits for as many bytes as an answer announces and searches an unfinished line from its beginning each time.
+ * Both are bounded here by looking at what is left over after each piece.
+ *
+ * Compiles with hiredis 0.14 and 1.x, whose createArray differs; of the reader's members only err, buf, pos, len and ridx are read.
+ */
+#include "agent/store/redis/reply.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <hiredis/hiredis.h>
+
+#include "agent/base/assert.h"
+#include "shm/msg.h"
+
+#define READER_KEEP_MAX (256u << 10)  /* a buffer that grew larger is freed once it is empty */
+#define READER_LINE_MAX (16u << 10)  /* of a status or error */
+#define READER_LENGTH_LINE_MAX 32u
+#define READER_BUSY_MIN (64u << 10)
+
+struct redis_reader {
+	redisReader *parser;
+	redisReplyObjectFunctions functions;
+	size_t reply_max;
+	size_t fed; /* since the buffer was last empty */
+	const char *fault;
+};
+
+static struct redis_reply *reply_create(enum redis_reply_type type, const char *bytes, size_t length)
+{
+	struct redis_reply *reply = malloc(sizeof(*reply) + length + 1);
+
+	if (reply == NULL)
+		return NULL;
+	reply->type = type;
+	reply->integer = 0;
+	reply->length = length;
+	if (length > 0)
+		memcpy(reply->bytes, bytes, length);
+	reply->bytes[length] = '\0';
+	return reply;
+}
+
+static void *create_string(const redisReadTask *task, char *bytes, size_t length)
+{
+	switch (task->type) {
+	case REDIS_REPLY_STRING:
+		return reply_create(REDIS_REPLY_IS_STRING, bytes, length);
+	case REDIS_REPLY_STATUS:
+		return reply_create(REDIS_REPLY_IS_STATUS, bytes, length);
+	case REDIS_REPLY_ERROR:
+		return reply_create(REDIS_REPLY_IS_ERROR, bytes, length);
+	default:
+		return NULL;
+	}
+}
+
+#if HIREDIS_MAJOR >= 1
+static void *refuse_array(const redisReadTask *task, size_t elements)
+#else
+static void *refuse_array(const redisReadTask *task, int elements)
+#endif
+{
+	(void)task;
+	(void)elements;
+	return NULL;
+}
+
+static void *create_integer(const redisReadTask *task, long long value)
+{
+	struct redis_reply *reply = task->type == REDIS_REPLY_INTEGER ? reply_create(REDIS_REPLY_IS_INTEGER, NULL, 0) : NULL;
+
+	if (reply != NULL)
+		reply->integer = value;
+	return reply;
+}
+
+static void *create_nil(const redisReadTask *task)
+{
+	(void)task;
+	return reply_create(REDIS_REPLY_IS_NIL, NULL, 0);
+}
+
+#if HIREDIS_MAJOR >= 1
+static void *refuse_double(const redisReadTask *task, double value, char *bytes, size_t length)
+{
+	(void)task;
+	(void)value;
+	(void)bytes;
+	(void)length;
+	return NULL;
+}
+
+static void *refuse_bool(const redisReadTask *task, int value)
+{
+	(void)task;
+	(void)value;
+	return NULL;
+}
+#endif
+
+static bool reader_open(struct redis_reader *reader)
+{
+	reader->parser = redisReaderCreateWithFunctions(&reader->functions);
+	if (reader->parser == NULL)
+		return false;
+	reader->parser->maxbuf = READER_KEEP_MAX;
+	reader->fed = 0;
+	return true;
+}
+
+struct redis_reader *redis_reader_create(size_t reply_max)
+{
+	struct redis_reader *reader = calloc(1, sizeof(*reader));
+
+	if (reader == NULL)
+		return NULL;
+	reader->reply_max = reply_max;
+	reader->functions = (redisReplyObjectFunctions){
+		.createString = create_string,
+		.createArray = refuse_array,
+		.createInteger = create_integer,
+		.createNil = create_nil,
+#if HIREDIS_MAJOR >= 1
+		.createDouble = refuse_double,
+		.createBool = refuse_bool,
+#endif
+		.freeObject = free,
+	};
+	if (!reader_open(reader)) {
+		free(reader);
+		return NULL;
+	}
+	return reader;
+}
+
+void redis_reader_destroy(struct redis_reader **reader)
+{
+	if (*reader == NULL)
+		return;
+	if ((*reader)->parser != NULL)
+		redisReaderFree((*reader)->parser);
+	free(*reader);
+	*reader = NULL;
+}
+
+int redis_reader_feed(struct redis_reader *reader, const void *bytes, size_t length)
+{
+	if (reader->parser == NULL && !reader_open(reader))
+		return RSHM_E_NOMEM;
+	reader->fed += length;
+	return redisReaderFeed(reader->parser, bytes, length) == REDIS_OK ? RSHM_OK : RSHM_E_NOMEM;
+}
+
+/*
+ * Looks at an answer that has not come as a whole. Where its first line has, it is the length of a bulk string: the type's
+ * byte may have been taken already, but any other answer would be complete.
+ */
+static int reader_check_rest(struct redis_reader *reader)
+{
+	const redisReader *parser = reader->parser;
+	const char *rest = parser->buf + parser->pos, *end;
+	size_t left = parser->len - parser->pos, announced = 0;
+
+	end = memchr(rest, '\n', left < READER_LENGTH_LINE_MAX ? left : READER_LENGTH_LINE_MAX);
+	if (end == NULL) {
+		if (left <= READER_LINE_MAX)
+			return RSHM_MISS;
+		reader->fault = "an endless line";
+		return RSHM_E_PROTOCOL;
+	}
+	for (const char *p = rest + (*rest == '$'); *p >= '0' && *p <= '9' && announced <= reader->reply_max; p++)
+		announced = announced * 10 + (size_t)(*p - '0');
+	if (announced <= reader->reply_max)
+		return RSHM_MISS;
+	reader->fault = "an answer above the limit";
+	return RSHM_E_PROTOCOL;
+}
+
+int redis_reader_next(struct redis_reader *reader, struct redis_reply **ret)
+{
+	void *reply = NULL;
+
+	if (reader->parser == NULL)
+		return RSHM_MISS;
+	if (redisReaderGetReply(reader->parser, &reply) != REDIS_OK) {
+		reader->fault = reader->parser->err == REDIS_ERR_OOM ? "an answer of a kind that was not asked for"
+								      : "bytes that are no answer";
+		return RSHM_E_PROTOCOL;
+	}
+	if (reply != NULL) {
+		*ret = reply;
+		return RSHM_OK;
+	}
+	if (reader->parser->pos < reader->parser->len)
+		return reader_check_rest(reader);
+	/* Nothing is left over, but in the middle of an answer the parser's own state still counts. */
+	if (reader->parser->ridx == -1) {
+		if (reader->fed > READER_KEEP_MAX && reader->parser->len == 0) {
+			redisReaderFree(reader->parser);
+			reader->parser = NULL;
+		}
+		reader->fed = 0;
+	}
+	return RSHM_MISS;
+}
+
+const char *redis_reader_fault(const struct redis_reader *reader)
+{
+	return reader->fault != NULL ? reader->fault : "no fault";
+}
+
+bool redis_reader_is_busy(const struct redis_reader *reader)
+{
+	return reader->parser != NULL && reader->parser->len - reader->parser->pos > READER_BUSY_MIN;
+}
+
+bool redis_reply_error_is(const struct redis_reply *error, const char *begin)
+{
+	size_t length = strlen(begin);
+
+	return error->type == REDIS_REPLY_IS_ERROR && error->length >= length &&
+	       memcmp(error->bytes, begin, length) == 0;
+}
+
+/* First match wins. */
+static const struct {
+	const char *begin;
+	struct redis_verdict verdict;
+} verdicts[] = {
+	{"LOADING", {.status = RSHM_E_AGAIN, .retry = true}},
+	{"BUSY ", {.status = RSHM_E_AGAIN, .retry = true}},
+	{"MASTERDOWN", {.status = RSHM_E_AGAIN, .retry = true}},
+	{"TRYAGAIN", {.status = RSHM_E_AGAIN, .retry = true}},
+	{"CLUSTERDOWN", {.status = RSHM_E_AGAIN, .retry = true}},
+	{"NOREPLICAS", {.status = RSHM_E_AGAIN, .retry = true}},
+	{"READONLY",
+	 {.status = RSHM_E_AGAIN,
+	  .retry = true,
+	  .leave = true,
+	  .advice = "this server is a replica; connecting anew in case its name moved to the master"}},
+	{"OOM", {.status = RSHM_E_FULL, .advice = "the server is at its maxmemory; raise it or set an eviction policy"}},
+	{"NOAUTH",
+	 {.status = RSHM_E_BACKEND, .leave = true, .advice = "the server wants a password; put it into the URL"}},
+	{"WRONGPASS",
+	 {.status = RSHM_E_BACKEND, .leave = true, .advice = "user or password is wrong; correct the URL"}},
+	{"NOPERM", {.status = RSHM_E_BACKEND, .advice = "the server's ACL forbids this to our user"}},
+	{"MOVED",
+	 {.status = RSHM_E_BACKEND, .advice = "this server is a cluster node, and Redis Cluster is not supported yet"}},
+	{"ASK ",
+	 {.status = RSHM_E_BACKEND, .advice = "this server is a cluster node, and Redis Cluster is not supported yet"}},
+	{"MISCONF", {.status = RSHM_E_BACKEND, .advice = "the server cannot save to its disk and refuses writes"}},
+	{"WRONGTYPE", {.status = RSHM_E_BACKEND, .advice = "another program keeps something else under our key"}},
+};
+
+struct redis_verdict redis_reply_verdict(const struct redis_reply *error)
+{
+	must(error->type == REDIS_REPLY_IS_ERROR);
+	for (size_t i = 0; i < sizeof(verdicts) / sizeof(verdicts[0]); i++) {
+		if (redis_reply_error_is(error, verdicts[i].begin))
+			return verdicts[i].verdict;
+	}
+	return (struct redis_verdict){.status = RSHM_E_BACKEND, .advice = "the server refused a command"};
+}

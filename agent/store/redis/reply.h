@@ -1,0 +1,64 @@
+/*
+ * reply.h - what a server sends, taken apart by hiredis' redisReader, and what its errors mean.
+ *
+ * The server is not trusted. No command of this store is answered by an array, so none is accepted; neither is any RESP3
+ * type, an answer above a limit, or a line that does not end. One thread; nothing blocks.
+ */
+#ifndef RIPTIDE_STORE_REDIS_REPLY_H
+#define RIPTIDE_STORE_REDIS_REPLY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "agent/base/text.h"
+
+enum redis_reply_type {
+	REDIS_REPLY_IS_STRING,
+	REDIS_REPLY_IS_STATUS,
+	REDIS_REPLY_IS_ERROR,
+	REDIS_REPLY_IS_INTEGER,
+	REDIS_REPLY_IS_NIL,
+};
+
+/* Freed with free(). */
+struct redis_reply {
+	enum redis_reply_type type;
+	long long integer;
+	size_t length;
+	char bytes[]; /* of string, status and error; followed by a NUL */
+};
+
+struct redis_reader;
+
+/* Accepts answers of up to `reply_max` bytes. NULL without memory. */
+struct redis_reader *redis_reader_create(size_t reply_max);
+/* Clears *reader; NULL is fine. */
+void redis_reader_destroy(struct redis_reader **reader);
+
+/* Takes a copy of what was received. RSHM_E_NOMEM. */
+int redis_reader_feed(struct redis_reader *reader, const void *bytes, size_t length);
+
+/*
+ * RSHM_OK with the next answer, the caller's to free; RSHM_MISS if more must be received; RSHM_E_PROTOCOL if what came can
+ * never become an answer: the connection is to be dropped, and redis_reader_fault() says why.
+ */
+int redis_reader_next(struct redis_reader *reader, struct redis_reply **ret);
+const char *redis_reader_fault(const struct redis_reader *reader);
+
+/* Whether a large answer is being received. */
+bool redis_reader_is_busy(const struct redis_reader *reader);
+
+/* What an error answer means for the request. A refused command changed nothing. */
+struct redis_verdict {
+	int status;         /* enum rshm_status */
+	bool retry;         /* may go better in a moment */
+	bool leave;         /* this server is the wrong one: connect anew */
+	const char *advice; /* for the log; NULL: the error is passing and needs no line */
+};
+
+struct redis_verdict redis_reply_verdict(const struct redis_reply *error);
+
+/* Whether an error begins with this text. */
+bool redis_reply_error_is(const struct redis_reply *error, const char *begin);
+
+#endif

@@ -1,0 +1,156 @@
+/* main.c - riptidectl: the operator's tool. Finds the command, runs it once or again and again. */
+#include "client-lib/ctl/ctl.h"
+
+#include <string.h>
+#include <time.h>
+
+#define MANY SIZE_MAX
+
+struct command {
+	const char *name;
+	int (*run)(struct ctl *ctl);
+	size_t least, most; /* arguments */
+	unsigned int options;
+	const char *synopsis, *about;
+};
+
+static const struct command commands[] = {
+	{"ping", ctl_ping, 0, 0, CTL_COUNT | CTL_WATCH | CTL_FRAMES, "ping [-c N]",
+	 "Round trips to the agent through shared memory: min, p50, max.\n"
+	 "  -c N            how many, 1 to 100000 (default 10)\n"},
+	{"status", ctl_status, 0, 0, CTL_WATCH | CTL_FRAMES, "status",
+	 "What the agent says about itself: backend, coherence, memory, workers, tenants.\n"},
+	{"get", ctl_get, 1, 1, CTL_RAW | CTL_HEX | CTL_META, "get KEY [--raw|--hex] [--meta]",
+	 "The value to stdout: as it is, but escaped and on a line of its own on a terminal. Exit status 1: no such key.\n"
+	 "  --raw           as it is on a terminal too\n"
+	 "  --hex           as hexadecimal digits\n"
+	 "  --meta          version, age, time to live and metadata to stderr as well\n"},
+	{"set", ctl_set, 1, 2, CTL_FILE | CTL_TTL | CTL_CONTENT_TYPE | CTL_TAG,
+	 "set KEY [VALUE | - | --file FILE] [--ttl TIME] [--content-type TYPE] [--tag TAG]...",
+	 "Stores a value; without VALUE, or with -, it is read from stdin.\n"
+	 "  --file FILE     the value is what FILE holds\n"
+	 "  --ttl TIME      90, 90s, 250ms, 5m, 24h, 7d or never (default: the tenant's)\n"
+	 "  --content-type  stored with the value\n"
+	 "  --tag TAG       stored with the value; up to 16 times\n"},
+	{"del", ctl_del, 1, MANY, 0, "del KEY...", "Deletes. Exit status 1: at least one of the keys was not there.\n"},
+	{"stats", ctl_stats, 0, 0, CTL_WATCH | CTL_FRAMES, "stats", "The tenant's figures on this host.\n"},
+	{"clients", ctl_clients, 0, 0, CTL_WATCH | CTL_FRAMES, "clients", "Attached processes, busiest first.\n"},
+	{"top", ctl_top, 0, 0, CTL_WATCH | CTL_FRAMES | CTL_SORT, "top [-n COUNT] [--sort h|m|s|n]",
+	 "Live figures, read from shared memory: works while the agent hangs. For the agent's user, its group, and root.\n"
+	 "Keys: h m s n sort by hits, misses, sets, name; q quits.\n"
+	 "  -n COUNT        so many frames as plain text, one below the other (also when stdout is no terminal)\n"
+	 "  --sort KEY      h, m, s or n (default h)\n"
+	 "  --watch=SECONDS time between two frames (default 1)\n"},
+	{"reload", ctl_reload, 0, 0, 0, "reload",
+	 "The agent reads its configuration again. For the agent's user and root. Exit status 1: refused, nothing changed.\n"},
+};
+
+#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static const char usage_options[] =
+	"Options:\n"
+	"  --socket PATH      control socket (default $RIPTIDE_SOCKET, else /run/riptide/control.sock)\n"
+	"  --tenant NAME      (default $RIPTIDE_TENANT, else default)\n"
+	"  --token-file FILE  the tenant's token, if it asks for one\n"
+	"  --timeout-ms N     deadline of every call (default 5000)\n"
+	"  --json             JSON on stdout, one document per line\n"
+	"  --watch[=SECONDS]  repeat ping, status, stats, clients (default 2); -n COUNT: so many times\n"
+	"  --no-color         no colours (also $NO_COLOR)\n"
+	"  --                 what follows is no option: riptidectl get -- -key\n"
+	"  --help  --version\n"
+	"Exit status: 0 ok - 1 miss or negative answer - 2 usage - 3 no agent - 4 denied - 5 timed out - 6 other error\n";
+
+static int help(void)
+{
+	fputs("Usage: riptidectl [options] COMMAND\n", stdout);
+	for (size_t i = 0; i < COMMANDS; i++)
+		printf("  %s\n", commands[i].synopsis);
+	fputs("  help COMMAND\n", stdout);
+	fputs(usage_options, stdout);
+	return CTL_OK;
+}
+
+static const struct command *find_command(const char *name)
+{
+	for (size_t i = 0; i < COMMANDS; i++)
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	return NULL;
+}
+
+static int help_command(const char *name)
+{
+	const struct command *command = find_command(name);
+
+	if (!command)
+		return ctl_fail(CTL_USAGE, "there is no command \"%s\"; see riptidectl --help", name);
+	printf("Usage: riptidectl [options] %s\n%s", command->synopsis, command->about);
+	return CTL_OK;
+}
+
+/* A caller who says nothing of the number of repetitions ends them by Ctrl-C. */
+static int run_again_and_again(struct ctl *ctl, const struct command *command)
+{
+	struct timespec pause = {.tv_sec = ctl->watch_ms / 1000, .tv_nsec = ctl->watch_ms % 1000 * 1000000l};
+	int status = CTL_OK;
+
+	for (uint32_t i = 0; ctl->frames == 0 || i < ctl->frames; i++) {
+		if (i > 0)
+			nanosleep(&pause, NULL);
+		if (ctl->to_terminal && !ctl->json)
+			fputs("\033[H\033[2J", stdout);
+		status = command->run(ctl);
+		if (fflush(stdout) != 0)
+			break;
+	}
+	return status;
+}
+
+static int run_command(struct ctl *ctl, const struct command *command)
+{
+	const char *untaken = ctl_first_untaken(ctl, command->options);
+
+	if (untaken)
+		return ctl_fail(CTL_USAGE, "%s does not take %s; see riptidectl help %s", command->name, untaken,
+				command->name);
+	if (ctl->argument_count < command->least || ctl->argument_count > command->most)
+		return ctl_fail(CTL_USAGE, "usage: riptidectl %s", command->synopsis);
+	if (command->run == ctl_top || !(ctl->given & (CTL_WATCH | CTL_FRAMES)))
+		return command->run(ctl);
+	return run_again_and_again(ctl, command);
+}
+
+static int dispatch(struct ctl *ctl, int mode)
+{
+	const char *name = ctl->argument_count > 0 ? ctl->arguments[0] : NULL;
+	const struct command *command;
+
+	if (mode == 'V') {
+		puts("riptidectl " RIPTIDE_VERSION);
+		return CTL_OK;
+	}
+	if (name && strcmp(name, "help") == 0)
+		return ctl->argument_count > 1 ? help_command(ctl->arguments[1]) : help();
+	if (mode == 'h')
+		return name ? help_command(name) : help();
+	if (!name)
+		return ctl_fail(CTL_USAGE, "no command; see riptidectl --help");
+	command = find_command(name);
+	if (!command)
+		return ctl_fail(CTL_USAGE, "there is no command \"%s\"; see riptidectl --help", name);
+	ctl->arguments++;
+	ctl->argument_count--;
+	return run_command(ctl, command);
+}
+
+int main(int argc, char **argv)
+{
+	struct ctl ctl;
+	int mode, status = ctl_parse(&ctl, argc, argv, &mode);
+
+	if (status == CTL_OK)
+		status = dispatch(&ctl, mode);
+	if (fflush(stdout) != 0 || ferror(stdout))
+		return ctl_fail(CTL_ERROR, "stdout cannot be written; is the disk full?");
+	return status;
+}
