@@ -190,8 +190,9 @@ static const struct config_option tenant_options[] = {
 	 .help = "Users that may attach, by name or number."},
 	{TENANT_FIELD(groups), .type = CONFIG_LIST, .initial = "", RANGE(0, 256),
 	 .help = "Groups whose members may attach, by name or number."},
-	{TENANT_FIELD(memory_bytes), .type = CONFIG_SIZE, .initial = "64M", RANGE(64 * K, 16 * T),
-	 .help = "Shared memory that the tenant's hot entries can take."},
+	{TENANT_FIELD(memory_bytes), .type = CONFIG_SIZE, .initial = "0", RANGE(0, 16 * T),
+	 .help = "What the ring of the tenant's hot entries may grow to; its index takes a twelfth more. 0: to "
+		 "cache.max_memory_bytes."},
 	{TENANT_FIELD(default_ttl_seconds), .type = CONFIG_SECONDS, .inherits = "cache.default_ttl_seconds", RANGE(0, 3650 * DAY),
 	 .help = "As cache.default_ttl_seconds, for this tenant."},
 	{TENANT_FIELD(stale_policy), .type = CONFIG_WORD, .inherits = "coherence.stale_policy",

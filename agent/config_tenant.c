@@ -294,20 +294,15 @@ static int config_tenant_inherit(const struct config *config, struct config_tena
 /* The rows of the table that the checks below speak of. */
 enum { TENANT_USERS = 0, TENANT_GROUPS = 1, TENANT_MEMORY = 2 };
 
-/* A tenant's memory holds at least its first segment; a default grows to it. */
+/* A tenant's memory holds at least its first segment. */
 static int config_tenant_fit_memory(const struct config *config, struct config_tenant *tenant, char *err,
 				    size_t err_size)
 {
-	struct config_origin *origin = config_tenant_origin(tenant, TENANT_MEMORY);
-
-	if (tenant->memory_bytes >= config->cache.segment_initial_bytes)
+	if (tenant->memory_bytes == 0 || tenant->memory_bytes >= config->cache.segment_initial_bytes)
 		return RSHM_OK;
-	if (origin->place != NULL)
-		return config_tenant_fail(tenant, TENANT_MEMORY,
-					  "is smaller than cache.segment_initial_bytes; allowed is at least that",
-					  err, err_size);
-	tenant->memory_bytes = config->cache.segment_initial_bytes;
-	return config_origin_set(origin, CONFIG_FROM_DEFAULT, "from cache.segment_initial_bytes");
+	return config_tenant_fail(tenant, TENANT_MEMORY,
+				  "is smaller than cache.segment_initial_bytes; allowed is at least that, or 0", err,
+				  err_size);
 }
 
 static int config_tenant_finish(const struct config *config, struct config_tenant *tenant, char *err, size_t err_size)

@@ -317,7 +317,7 @@ static void allocation_on_done(uv_work_t *work, int cancelled)
 
 static bool hot_fits_limit(const struct hot *hot, const struct rshm_geometry *geometry)
 {
-	return !hot->settings.limit_bytes || geometry->object_size <= hot->settings.limit_bytes || !hot->current;
+	return !hot->settings.limit_bytes || geometry->ring_bytes <= hot->settings.limit_bytes || !hot->current;
 }
 
 static void begin_growth(struct hot *hot, uint64_t ring_bytes)

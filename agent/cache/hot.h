@@ -36,7 +36,7 @@ struct hot_environment {
 /* Set once per tier; borrowed. */
 struct hot_settings {
 	const char *tenant;
-	uint64_t limit_bytes; /* 0: the budget alone limits */
+	uint64_t limit_bytes; /* of the ring; its index takes a twelfth more. 0: the budget alone limits */
 	enum rshm_policy policy;
 	uint64_t stale_limit_ms;
 	const uid_t *users;

@@ -204,8 +204,9 @@ static bool command_fall_back(struct redis_connection *connection, const struct 
 {
 	struct redis_store *store = connection->store;
 	bool whole_script = flight->command == REDIS_COMMAND_TOUCH && redis_reply_error_is(error, "NOSCRIPT");
-	bool no_unlink = (flight->command == REDIS_COMMAND_DELETE || flight->command == REDIS_COMMAND_REMOVE_EXPIRED) &&
-			 !store->no_unlink && redis_reply_error_is(error, "ERR unknown command");
+	bool no_unlink =
+		(flight->command == REDIS_COMMAND_DELETE || flight->command == REDIS_COMMAND_REMOVE_EXPIRED) &&
+		!store->no_unlink && redis_reply_error_is(error, "ERR unknown command");
 
 	if (!whole_script && !no_unlink)
 		return false;

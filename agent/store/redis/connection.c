@@ -195,7 +195,8 @@ static int connection_start(struct redis_connection *connection)
 		return connection_dial(connection, (const struct sockaddr *)&local, sizeof(local));
 	}
 	snprintf(port, sizeof(port), "%u", (unsigned)store->url.port);
-	error = uv_getaddrinfo(store->loop, &connection->resolve, connection_on_resolved, store->url.host, port, &hints);
+	error = uv_getaddrinfo(store->loop, &connection->resolve, connection_on_resolved, store->url.host, port,
+			       &hints);
 	connection->resolving = error == 0;
 	return -error;
 }

@@ -186,8 +186,8 @@ static void pool_send_kills(struct redis_store *store)
 	struct redis_pool *pool = &store->pool;
 	struct redis_connection *connection = pool->first;
 
-	while (connection != NULL && (connection->state != REDIS_CONNECTION_READY ||
-				      connection->server_number != pool->server_number))
+	while (connection != NULL &&
+	       (connection->state != REDIS_CONNECTION_READY || connection->server_number != pool->server_number))
 		connection = connection->next;
 	if (connection == NULL)
 		return;
@@ -248,7 +248,8 @@ void redis_pool_on_ready(struct redis_connection *connection)
 	if (lifetime_ms != 0) {
 		/* Connections that began together end apart. */
 		store->random = store->random * 6364136223846793005u + 1442695040888963407u;
-		connection->retire_ms = connection->begun_ms + lifetime_ms - (store->random >> 33) % (lifetime_ms / 10 + 1);
+		connection->retire_ms =
+			connection->begun_ms + lifetime_ms - (store->random >> 33) % (lifetime_ms / 10 + 1);
 	}
 	if (connection->server_number != 0 && pool->kills_count > 0 && pool->kills_server != pool->server_number)
 		pool->kills_count = 0;

@@ -495,7 +495,8 @@ int store_redis_create(uv_loop_t *loop, const struct store_redis_config *config,
 		text_append_string(&text, "no memory for the store");
 		return RSHM_E_NOMEM;
 	}
-	if (getrandom(&store->random, sizeof(store->random), GRND_NONBLOCK) != sizeof(store->random) || store->random == 0)
+	if (getrandom(&store->random, sizeof(store->random), GRND_NONBLOCK) != sizeof(store->random) ||
+	    store->random == 0)
 		store->random = clock_monotonic_ns() | 1;
 	store->wake_ms = REDIS_NEVER;
 	store_init_handles(store);

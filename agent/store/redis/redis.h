@@ -18,16 +18,17 @@ struct store;
 
 /* Everything has a default: STORE_REDIS_CONFIG_DEFAULTS. Texts are copied. Live = taken over by reload. */
 struct store_redis_config {
-	const char *url;             /* of url.h */
-	const char *key_prefix;      /* of keys.h, as is the next */
+	const char *url;        /* of url.h */
+	const char *key_prefix; /* of keys.h, as is the next */
 	uint32_t key_version;
-	uint32_t pool_min;           /* connections that stay open, 0 .. pool_max */
-	uint32_t pool_max;           /* connections at most, 1 .. STORE_REDIS_POOL_MAX */
-	uint64_t idle_timeout_ms;    /* live: connections above pool_min, unused so long, are closed; 0 = never */
-	uint64_t lifetime_ms;        /* live: a connection of that age is replaced, up to a tenth earlier; 0 = never */
+	uint32_t pool_min;        /* connections that stay open, 0 .. pool_max */
+	uint32_t pool_max;        /* connections at most, 1 .. STORE_REDIS_POOL_MAX */
+	uint64_t idle_timeout_ms; /* live: connections above pool_min, unused so long, are closed; 0 = never */
+	uint64_t lifetime_ms;     /* live: a connection of that age is replaced, up to a tenth earlier; 0 = never */
 	uint64_t connect_timeout_ms; /* live: for name, connect, log-in */
 	uint64_t command_timeout_ms; /* live: a command sent so long ago and not answered ends its connection */
-	uint64_t connect_grace_ms;   /* live: how long requests wait for a connection before they fail with RSHM_E_AGAIN */
+	uint64_t
+		connect_grace_ms; /* live: how long requests wait for a connection before they fail with RSHM_E_AGAIN */
 	uint32_t retry_attempts;     /* live: further tries of a read, or of a write that cannot have been executed */
 	uint64_t retry_delay_ms;     /* live: before the first; doubles, with jitter */
 	uint64_t retry_max_delay_ms; /* live: of requests and of connecting */
@@ -39,14 +40,13 @@ struct store_redis_config {
 
 #define STORE_REDIS_POOL_MAX 1024u
 
-#define STORE_REDIS_CONFIG_DEFAULTS                                                                \
-	{                                                                                          \
-		.url = "redis://localhost:6379", .key_prefix = "riptide", .key_version = 1,         \
-		.pool_min = 2, .pool_max = 10, .idle_timeout_ms = 600000, .lifetime_ms = 3600000,   \
-		.connect_timeout_ms = 5000, .command_timeout_ms = 5000, .connect_grace_ms = 250,    \
-		.retry_attempts = 3, .retry_delay_ms = 100, .retry_max_delay_ms = 2000,             \
-		.enable_pipelining = true, .max_pipeline_size = 100, .queue_max = 16384,            \
-		.envelope_max = 21u << 20                                                          \
+#define STORE_REDIS_CONFIG_DEFAULTS                                                                                  \
+	{                                                                                                            \
+		.url = "redis://localhost:6379", .key_prefix = "riptide", .key_version = 1, .pool_min = 2,           \
+		.pool_max = 10, .idle_timeout_ms = 600000, .lifetime_ms = 3600000, .connect_timeout_ms = 5000,       \
+		.command_timeout_ms = 5000, .connect_grace_ms = 250, .retry_attempts = 3, .retry_delay_ms = 100,     \
+		.retry_max_delay_ms = 2000, .enable_pipelining = true, .max_pipeline_size = 100, .queue_max = 16384, \
+		.envelope_max = 21u << 20                                                                            \
 	}
 
 /* What store_redis_metrics() counts. */

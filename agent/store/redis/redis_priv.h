@@ -81,8 +81,8 @@ struct redis_connection {
 	struct redis_store *store;
 	struct redis_connection *next, *prev; /* of the pool */
 	struct redis_connection *dirty_next;
-	bool dirty;    /* has something to send in this turn */
-	bool blocked;  /* the socket took no more: waits until it is writable */
+	bool dirty;   /* has something to send in this turn */
+	bool blocked; /* the socket took no more: waits until it is writable */
 	bool resolving;
 	int fd;
 	uv_poll_t *poll; /* of `fd` */
@@ -105,21 +105,21 @@ struct redis_kill {
 
 struct redis_pool {
 	struct redis_connection *first, *last;
-	uint32_t count;      /* all but closed ones */
-	uint32_t ready;      /* of these, READY */
-	uint32_t connecting; /* of these, not yet ready: one at a time */
-	uint32_t failures;   /* of connecting, in a row */
-	uint64_t connect_ms; /* not before: back-off */
-	uint64_t absent_ms;  /* since when a connection is wanted and none is ready; 0: not so */
-	int refusal;         /* 0, or what requests are told while the server refuses our log-in */
+	uint32_t count;           /* all but closed ones */
+	uint32_t ready;           /* of these, READY */
+	uint32_t connecting;      /* of these, not yet ready: one at a time */
+	uint32_t failures;        /* of connecting, in a row */
+	uint64_t connect_ms;      /* not before: back-off */
+	uint64_t absent_ms;       /* since when a connection is wanted and none is ready; 0: not so */
+	int refusal;              /* 0, or what requests are told while the server refuses our log-in */
 	struct redis_kill *kills; /* pool_max of them */
 	uint32_t kills_count;
 	uint32_t kills_server; /* the server_number that gave the ids */
-	bool kill_impossible; /* said once */
+	bool kill_impossible;  /* said once */
 	/* of the server that answered last */
 	uint32_t server_number; /* grows when run_id changes */
 	char run_id[64];
-	char server[64];  /* "redis 7.0.15 standalone" */
+	char server[64];   /* "redis 7.0.15 standalone" */
 	char trouble[160]; /* why the last connection failed */
 	uint64_t trouble_logged_ms;
 };

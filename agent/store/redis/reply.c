@@ -19,7 +19,7 @@
 #include "agent/base/assert.h"
 #include "shm/msg.h"
 
-#define READER_KEEP_MAX (256u << 10)  /* a buffer that grew larger is freed once it is empty */
+#define READER_KEEP_MAX (256u << 10) /* a buffer that grew larger is freed once it is empty */
 #define READER_LINE_MAX (16u << 10)  /* of a status or error */
 #define READER_LENGTH_LINE_MAX 32u
 #define READER_BUSY_MIN (64u << 10)
@@ -74,7 +74,8 @@ static void *refuse_array(const redisReadTask *task, int elements)
 
 static void *create_integer(const redisReadTask *task, long long value)
 {
-	struct redis_reply *reply = task->type == REDIS_REPLY_INTEGER ? reply_create(REDIS_REPLY_IS_INTEGER, NULL, 0) : NULL;
+	struct redis_reply *reply =
+		task->type == REDIS_REPLY_INTEGER ? reply_create(REDIS_REPLY_IS_INTEGER, NULL, 0) : NULL;
 
 	if (reply != NULL)
 		reply->integer = value;
@@ -122,14 +123,12 @@ struct redis_reader *redis_reader_create(size_t reply_max)
 	if (reader == NULL)
 		return NULL;
 	reader->reply_max = reply_max;
-	reader->functions = (redisReplyObjectFunctions){
-		.createString = create_string,
-		.createArray = refuse_array,
-		.createInteger = create_integer,
+	reader->functions = (redisReplyObjectFunctions)
+	{
+		.createString = create_string, .createArray = refuse_array, .createInteger = create_integer,
 		.createNil = create_nil,
 #if HIREDIS_MAJOR >= 1
-		.createDouble = refuse_double,
-		.createBool = refuse_bool,
+		.createDouble = refuse_double, .createBool = refuse_bool,
 #endif
 		.freeObject = free,
 	};
@@ -191,7 +190,7 @@ int redis_reader_next(struct redis_reader *reader, struct redis_reply **ret)
 		return RSHM_MISS;
 	if (redisReaderGetReply(reader->parser, &reply) != REDIS_OK) {
 		reader->fault = reader->parser->err == REDIS_ERR_OOM ? "an answer of a kind that was not asked for"
-								      : "bytes that are no answer";
+								     : "bytes that are no answer";
 		return RSHM_E_PROTOCOL;
 	}
 	if (reply != NULL) {
@@ -245,16 +244,19 @@ static const struct {
 	  .retry = true,
 	  .leave = true,
 	  .advice = "this server is a replica; connecting anew in case its name moved to the master"}},
-	{"OOM", {.status = RSHM_E_FULL, .advice = "the server is at its maxmemory; raise it or set an eviction policy"}},
+	{"OOM",
+	 {.status = RSHM_E_FULL, .advice = "the server is at its maxmemory; raise it or set an eviction policy"}},
 	{"NOAUTH",
 	 {.status = RSHM_E_BACKEND, .leave = true, .advice = "the server wants a password; put it into the URL"}},
 	{"WRONGPASS",
 	 {.status = RSHM_E_BACKEND, .leave = true, .advice = "user or password is wrong; correct the URL"}},
 	{"NOPERM", {.status = RSHM_E_BACKEND, .advice = "the server's ACL forbids this to our user"}},
 	{"MOVED",
-	 {.status = RSHM_E_BACKEND, .advice = "this server is a cluster node, and Redis Cluster is not supported yet"}},
+	 {.status = RSHM_E_BACKEND,
+	  .advice = "this server is a cluster node, and Redis Cluster is not supported yet"}},
 	{"ASK ",
-	 {.status = RSHM_E_BACKEND, .advice = "this server is a cluster node, and Redis Cluster is not supported yet"}},
+	 {.status = RSHM_E_BACKEND,
+	  .advice = "this server is a cluster node, and Redis Cluster is not supported yet"}},
 	{"MISCONF", {.status = RSHM_E_BACKEND, .advice = "the server cannot save to its disk and refuses writes"}},
 	{"WRONGTYPE", {.status = RSHM_E_BACKEND, .advice = "another program keeps something else under our key"}},
 };

@@ -3,7 +3,8 @@
 #include "agent/store/envelope.h"
 
 /* The script spells numbers of envelope.h out. */
-_Static_assert(ENVELOPE_OFFSET_EXPIRY == 48 && ENVELOPE_OFFSET_BUCKET == 56, "expiry and bucket are neighbours at 48");
+_Static_assert(ENVELOPE_OFFSET_EXPIRY == 48 && ENVELOPE_OFFSET_BUCKET == 56,
+	       "expiry and bucket are neighbours at 48");
 _Static_assert(ENVELOPE_HEAD_BYTES == 72, "the head has 72 bytes");
 _Static_assert(ENVELOPE_MAGIC == 0x45545052 && ENVELOPE_FORMAT == 1, "the head begins with RPTE and 1");
 

@@ -292,9 +292,6 @@ static void config_defaults_give_way_but_set_values_must_agree(void **state)
 	assert_int_equal(config->pool.min_size, 1);
 	assert_int_equal(config->redis.retry_max_delay_ms, 5000);
 	config_destroy(&config);
-	config = load(write_file("t.conf", "cache { segment_initial_bytes = 128M }\n"), NULL);
-	assert_int_equal(config_find_tenant(config, "default")->memory_bytes, 128 << 20);
-	config_destroy(&config);
 	check_error("redis { pool_size = 1 }\npool {\n min_size = 2\n}\n",
 		    ":3: pool.min_size: is larger than redis.pool_size; allowed is at most redis.pool_size");
 	check_error("redis {\n retry_delay_ms = 200\n retry_max_delay_ms = 100\n}\n",
@@ -339,7 +336,7 @@ static void config_default_tenant_always_exists(void **state)
 	assert_int_equal(tenant->gids_count, 1);
 	assert_int_equal(tenant->gids[0], getegid());
 	assert_int_equal(tenant->default_ttl_seconds, 86400);
-	assert_int_equal(tenant->memory_bytes, 64 << 20);
+	assert_int_equal(tenant->memory_bytes, 0);
 	assert_null(config_find_tenant(config, "shop"));
 	config_destroy(&config);
 }
@@ -396,7 +393,7 @@ static void config_tenants_are_checked(void **state)
 	check_error_begins("tenant \"a\" { users = {\"4294967295\"} }\n", ":1: tenant.users: tenant \"a\": ");
 	check_error(
 		"tenant \"a\" {\n users = {\"1\"}\n memory_bytes = 64K\n}\n",
-		":3: tenant.memory_bytes: tenant \"a\": is smaller than cache.segment_initial_bytes; allowed is at least that");
+		":3: tenant.memory_bytes: tenant \"a\": is smaller than cache.segment_initial_bytes; allowed is at least that, or 0");
 	check_error("tenancy { enabled = false }\ntenant \"a\" { users = {\"1\"} }\n",
 		    ":2: tenant: \"a\" is defined but tenancy.enabled is false; enable it or remove the section");
 	check_error("tenancy { max_tenants = 1 }\ntenant \"a\" { users = {\"1\"} }\n",
