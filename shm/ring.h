@@ -169,4 +169,12 @@ uint64_t rshm_entry_bytes(size_t key_len, size_t metadata_len, size_t value_len)
 #define RSHM_MUTANT 0
 #endif
 
+/* Between two steps of an append the torture test's build yields, waits or dies; every other build does nothing. */
+#ifdef RSHM_TORTURE
+void torture_point(int point);
+#define RSHM_TORTURE_POINT(number) torture_point(number)
+#else
+#define RSHM_TORTURE_POINT(number) ((void)0)
+#endif
+
 #endif

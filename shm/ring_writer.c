@@ -256,6 +256,7 @@ static void append(struct rshm_writer *w, uint64_t hash, const struct rshm_item 
 #if RSHM_MUTANT != 4
 	rshm_store_relaxed(&w->segment->head, w->head);
 #endif
+	RSHM_TORTURE_POINT(2);
 	if (!word || RSHM_MUTANT == 5)
 		word = free_word(w, hash);
 	name = rshm_word(hash & ~RSHM_POSITION_MASK, position);
@@ -265,11 +266,14 @@ static void append(struct rshm_writer *w, uint64_t hash, const struct rshm_item 
 	/* Pairs with the readers' acquire fence before they look at tail: whoever sees a byte written below sees the tail
 	 * that gave its place up. Full, because memcpy may use non-temporal stores. */
 	rshm_fence_seq_cst();
+	RSHM_TORTURE_POINT(3);
 	if (filler)
 		write_filler(w, start, filler);
 	write_bytes(w, position, item);
+	RSHM_TORTURE_POINT(4);
 	/* Pairs with the readers' acquire load of the word: who sees it sees the bytes. */
 	rshm_store_release(word, name);
+	RSHM_TORTURE_POINT(5);
 #if RSHM_MUTANT == 4
 	rshm_store_relaxed(&w->segment->head, w->head);
 #endif
@@ -331,6 +335,7 @@ static void reclaim_step(struct rshm_writer *w, uint64_t reserve)
 		position += units;
 	}
 	w->tail = position;
+	RSHM_TORTURE_POINT(1);
 #if RSHM_MUTANT != 2
 	/* Pairs with the readers' acquire load of tail; ordered before the bytes by the fence in append(). */
 	rshm_store_release(&w->segment->tail, w->tail);
