@@ -112,7 +112,8 @@ static void make_objects(void)
 		need(rshm_map_adopt(knobs->agent_name, &mini.agent_map) == 0, "adopt agent object");
 		mini.agent = mini.agent_map.base;
 		need(rshm_map_adopt(knobs->segment_name, &mini.segment_map) == 0, "adopt segment");
-		need(rshm_writer_adopt(mini.segment_map.base, mini.segment_map.size, &mini.writer) == 0, "adopt ring");
+		need(rshm_writer_adopt(mini.segment_map.base, mini.segment_map.size, &mini.writer) == 0,
+		     "adopt ring");
 		rshm_store_release(&mini.agent->restarts, mini.agent->restarts + 1);
 	} else {
 		if (knobs->agent_name[0])
@@ -121,7 +122,8 @@ static void make_objects(void)
 			(void)rshm_unlink(knobs->segment_name);
 		random_name(knobs->agent_name);
 		knobs->agent_size = rshm_agent_size(4, 4);
-		need(rshm_map_create(knobs->agent_name, knobs->agent_size, &mini.agent_map, &fd) == 0, "agent object");
+		need(rshm_map_create(knobs->agent_name, knobs->agent_size, &mini.agent_map, &fd) == 0,
+		     "agent object");
 		close(fd);
 		mini.agent = mini.agent_map.base;
 		mini.agent->header.magic = RSHM_AGENT_MAGIC;
@@ -180,7 +182,8 @@ static uint64_t store_set(const unsigned char *bytes, size_t key_len, size_t met
 	need(entry != NULL, "calloc");
 	(void)store_delete(bytes, key_len);
 	clock_gettime(CLOCK_REALTIME, &now);
-	entry->version = ((uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u) << 16 | (++mini.version & 0xffff);
+	entry->version =
+		((uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u) << 16 | (++mini.version & 0xffff);
 	entry->key_len = key_len;
 	entry->metadata_len = metadata_len;
 	entry->value_len = value_len;
@@ -190,16 +193,16 @@ static uint64_t store_set(const unsigned char *bytes, size_t key_len, size_t met
 	entry->next = mini.stored;
 	mini.stored = entry;
 	(void)rshm_writer_put(&mini.writer, &(struct rshm_item){
-		.key = entry->bytes,
-		.metadata = entry->bytes + key_len,
-		.value = entry->bytes + key_len + metadata_len,
-		.key_len = (uint16_t)key_len,
-		.metadata_len = (uint16_t)metadata_len,
-		.value_len = (uint32_t)value_len,
-		.version = entry->version,
-		.control_a = rshm_control_a(0, 0, mini.agent->sources[0].epoch),
-		.control_b = RSHM_NEVER,
-	});
+						    .key = entry->bytes,
+						    .metadata = entry->bytes + key_len,
+						    .value = entry->bytes + key_len + metadata_len,
+						    .key_len = (uint16_t)key_len,
+						    .metadata_len = (uint16_t)metadata_len,
+						    .value_len = (uint32_t)value_len,
+						    .version = entry->version,
+						    .control_a = rshm_control_a(0, 0, mini.agent->sources[0].epoch),
+						    .control_b = RSHM_NEVER,
+					    });
 	return entry->version;
 }
 
@@ -269,7 +272,8 @@ static void serve_about(struct mini_slot *slot)
 	struct {
 		struct rshm_figures figures;
 		uint64_t words[3];
-	} stats = {.figures = {.hits = 30, .misses = 10, .entries = mini.writer.live_entries}, .words = {200, 50, 1500}};
+	} stats = {.figures = {.hits = 30, .misses = 10, .entries = mini.writer.live_entries},
+		   .words = {200, 50, 1500}};
 	unsigned char message[512];
 	struct rshm_tlv_writer writer;
 
@@ -488,7 +492,7 @@ static void welcome(int fd)
 	unsigned char ticket[16];
 	struct rshm_header header = {.generation = 1};
 	unsigned int i = 0;
-	int memfd;
+	int memfd = -1;
 
 	while (i < CHANNELS_MAX && mini.channels[i])
 		i++;
@@ -546,7 +550,8 @@ static void turn(void)
 	int again = serve_channels();
 
 	for (unsigned int i = 0; i < CHANNELS_MAX; i++)
-		entries[i + 2] = (struct pollfd){.fd = mini.channels[i] ? mini.channels[i]->fd : -1, .events = POLLIN};
+		entries[i + 2] =
+			(struct pollfd){.fd = mini.channels[i] ? mini.channels[i]->fd : -1, .events = POLLIN};
 	if (poll(entries, CHANNELS_MAX + 2, again ? 0 : 5) < 0)
 		return;
 	if (entries[0].revents) {

@@ -14,9 +14,9 @@
 #define REDIS_SERVER_ARGS_MAX 48u
 
 struct redis_server {
-	pid_t pid;           /* 0: not running */
-	uint16_t port;       /* on 127.0.0.1; 0: none */
-	char folder[64];     /* of mkdtemp; also holds redis.log */
+	pid_t pid;       /* 0: not running */
+	uint16_t port;   /* on 127.0.0.1; 0: none */
+	char folder[64]; /* of mkdtemp; also holds redis.log */
 	char unix_path[108];
 	char *args[REDIS_SERVER_ARGS_MAX]; /* of execvp, NULL-terminated; owned */
 };

@@ -27,7 +27,7 @@ static void start(struct fixture *f)
 }
 
 /* The server as this user of the given URL form sees it: what a GET is answered. */
-static int login(struct fixture *f, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static int login(struct fixture *f, const char *format, ...)
 {
 	va_list args;
 	int status;

@@ -142,8 +142,8 @@ __attribute__((unused)) static void call_on_done(struct store_request *request)
 	call->fixture->outstanding--;
 }
 
-__attribute__((unused)) static void call_start(struct fixture *f, struct call *call, enum store_op op, const void *key,
-					       size_t key_len, uint64_t patience_ms)
+__attribute__((unused)) static void call_start(struct fixture *f, struct call *call, enum store_op op,
+					       const void *key, size_t key_len, uint64_t patience_ms)
 {
 	struct store_request *request = &call->request;
 
@@ -183,13 +183,15 @@ __attribute__((unused)) static void call_fini(struct call *call)
 __attribute__((unused)) static int fixture_put(struct fixture *f, const char *key, const void *bytes, size_t length,
 					       uint64_t expiry_ms)
 {
-	struct call call = {.request.envelope = bytes, .request.envelope_len = length, .request.expiry_ms = expiry_ms};
+	struct call call = {
+		.request.envelope = bytes, .request.envelope_len = length, .request.expiry_ms = expiry_ms};
 
 	call_start(f, &call, STORE_PUT, key, strlen(key), 5000);
 	return call_wait(f, &call);
 }
 
-__attribute__((unused)) static int fixture_op(struct fixture *f, enum store_op op, const char *key, uint64_t expiry_ms)
+__attribute__((unused)) static int fixture_op(struct fixture *f, enum store_op op, const char *key,
+					      uint64_t expiry_ms)
 {
 	struct call call = {.request.expiry_ms = expiry_ms};
 	int status;
@@ -201,7 +203,8 @@ __attribute__((unused)) static int fixture_op(struct fixture *f, enum store_op o
 }
 
 /* RSHM_OK and the very bytes. */
-__attribute__((unused)) static void assert_stored(struct fixture *f, const char *key, const void *bytes, size_t length)
+__attribute__((unused)) static void assert_stored(struct fixture *f, const char *key, const void *bytes,
+						  size_t length)
 {
 	struct call call = {.answers = 0};
 

@@ -8,7 +8,7 @@
 #include <sys/time.h>
 #include <sys/un.h>
 
-#define GREETING                                                                                                       \
+#define GREETING \
 	"+OK\r\n:7\r\n$69\r\n# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nrun_id:abcdef\r\n\r\n"
 #define READ_MAX (1u << 20)
 
@@ -112,7 +112,8 @@ static int without(void **state)
 }
 
 /* One GET against the attack: its status, and how many connections were dropped as liars. */
-static int attack(struct fixture *f, const char *bytes, size_t length, uint64_t patience_ms, uint64_t *ret_protocol_errors)
+static int attack(struct fixture *f, const char *bytes, size_t length, uint64_t patience_ms,
+		  uint64_t *ret_protocol_errors)
 {
 	struct peer peer = {.attack = bytes, .attack_length = length};
 	struct call call = {.answers = 0};
@@ -135,16 +136,35 @@ static void impossible_answers_drop_the_connection(void **state)
 		size_t length;
 	} attacks[] = {
 #define ATTACK(text) {text, sizeof(text) - 1}
-		ATTACK("*1111701117\r\n"), ATTACK("*2147483647\r\n"), ATTACK("*-7\r\n"), ATTACK("*0\r\n"),
-		ATTACK("*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n"), ATTACK("garbage\r\n"),
-		ATTACK("\r\n\r\n"), ATTACK("\0\0\0\0"), ATTACK("HTTP/1.1 400 Bad Request\r\n\r\n"),
-		ATTACK("$99999999999999999999\r\n"), ATTACK("$4294967295\r\n"), ATTACK("$30000000\r\nabc"),
-		ATTACK("$-5\r\n"), ATTACK("$x\r\n"), ATTACK(":\r\n:\r\n"), ATTACK(":5\r\n:5\r\n"), ATTACK("+OK\r\n"),
+		ATTACK("*1111701117\r\n"),
+		ATTACK("*2147483647\r\n"),
+		ATTACK("*-7\r\n"),
+		ATTACK("*0\r\n"),
+		ATTACK("*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n"),
+		ATTACK("garbage\r\n"),
+		ATTACK("\r\n\r\n"),
+		ATTACK("\0\0\0\0"),
+		ATTACK("HTTP/1.1 400 Bad Request\r\n\r\n"),
+		ATTACK("$99999999999999999999\r\n"),
+		ATTACK("$4294967295\r\n"),
+		ATTACK("$30000000\r\nabc"),
+		ATTACK("$-5\r\n"),
+		ATTACK("$x\r\n"),
+		ATTACK(":\r\n:\r\n"),
+		ATTACK(":5\r\n:5\r\n"),
+		ATTACK("+OK\r\n"),
 		ATTACK("$1\r\nx\r\n$1\r\nx\r\n"),
 		/* RESP3, which nobody asked for. */
-		ATTACK("%1\r\n+a\r\n+b\r\n"), ATTACK("_\r\n"), ATTACK(">2\r\n+invalidate\r\n*0\r\n"), ATTACK("#t\r\n"),
-		ATTACK(",1.5\r\n"), ATTACK("~1\r\n+a\r\n"), ATTACK("(12345678901234567890\r\n"),
-		ATTACK("=7\r\ntxt:abc\r\n"), ATTACK("|1\r\n+a\r\n+b\r\n"), ATTACK("!3\r\nERR\r\n"),
+		ATTACK("%1\r\n+a\r\n+b\r\n"),
+		ATTACK("_\r\n"),
+		ATTACK(">2\r\n+invalidate\r\n*0\r\n"),
+		ATTACK("#t\r\n"),
+		ATTACK(",1.5\r\n"),
+		ATTACK("~1\r\n+a\r\n"),
+		ATTACK("(12345678901234567890\r\n"),
+		ATTACK("=7\r\ntxt:abc\r\n"),
+		ATTACK("|1\r\n+a\r\n+b\r\n"),
+		ATTACK("!3\r\nERR\r\n"),
 #undef ATTACK
 	};
 
@@ -184,7 +204,9 @@ static void unsolicited_answer_never_reaches_a_later_request(void **state)
 {
 	struct fixture *f = *state;
 	/* Sent with the greeting, before anybody asked. */
-	struct peer peer = {.greeting = GREETING "$5\r\nwrong\r\n:-1\r\n", .attack = "$5\r\nright\r\n:-1\r\n", .attack_length = 16};
+	struct peer peer = {.greeting = GREETING "$5\r\nwrong\r\n:-1\r\n",
+			    .attack = "$5\r\nright\r\n:-1\r\n",
+			    .attack_length = 16};
 	struct call call = {.answers = 0};
 
 	peer_start(f, &peer);
@@ -197,7 +219,8 @@ static void unsolicited_answer_never_reaches_a_later_request(void **state)
 
 static void half_answer_then_silence_ends_with_the_deadline(void **state)
 {
-	static const char *const halves[] = {"$", "$10", "$100\r\nabc", "$1\r\nx\r\n", "$1\r\nx\r\n:", "-ERR no end", ""};
+	static const char *const halves[] = {
+		"$", "$10", "$100\r\nabc", "$1\r\nx\r\n", "$1\r\nx\r\n:", "-ERR no end", ""};
 	uint64_t errors = 0;
 
 	for (size_t i = 0; i < sizeof(halves) / sizeof(halves[0]); i++) {
@@ -257,7 +280,8 @@ static void each_error_of_the_server_has_its_meaning(void **state)
 
 	assert_int_equal(answer_to_put(f, "-LOADING Redis is loading the dataset in memory\r\n"), RSHM_E_AGAIN);
 	assert_int_equal(answer_to_put(f, "-BUSY Redis is busy running a script\r\n"), RSHM_E_AGAIN);
-	assert_int_equal(answer_to_put(f, "-READONLY You can't write against a read only replica.\r\n"), RSHM_E_AGAIN);
+	assert_int_equal(answer_to_put(f, "-READONLY You can't write against a read only replica.\r\n"),
+			 RSHM_E_AGAIN);
 	assert_int_equal(answer_to_put(f, "-MASTERDOWN Link with MASTER is down\r\n"), RSHM_E_AGAIN);
 	assert_int_equal(answer_to_put(f, "-TRYAGAIN Multiple keys request\r\n"), RSHM_E_AGAIN);
 	assert_int_equal(answer_to_put(f, "-CLUSTERDOWN The cluster is down\r\n"), RSHM_E_AGAIN);
@@ -273,8 +297,10 @@ static void each_error_of_the_server_has_its_meaning(void **state)
 static void lying_greeting_never_makes_a_connection_ready(void **state)
 {
 	static const char *const greetings[] = {
-		"garbage\r\n", "*1111701117\r\n", ":1\r\n:1\r\n:1\r\n", "+OK\r\n:7\r\n$9999999999\r\n", "+OK\r\n+OK\r\n",
-		"-ERR max number of clients reached\r\n", "-LOADING wait\r\n", "-NOAUTH Authentication required.\r\n",
+		"garbage\r\n",        "*1111701117\r\n",
+		":1\r\n:1\r\n:1\r\n", "+OK\r\n:7\r\n$9999999999\r\n",
+		"+OK\r\n+OK\r\n",     "-ERR max number of clients reached\r\n",
+		"-LOADING wait\r\n",  "-NOAUTH Authentication required.\r\n",
 	};
 	struct fixture *f = *state;
 
