@@ -21,6 +21,7 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/lifecycle.h"
+#include "shm/order.h"
 
 #define BEAT_MS 250u
 #define MAILBOX_LIMIT 65536u
@@ -252,10 +253,24 @@ static void watch_revalidation(struct agent *a)
 	presence_mark_clean(&a->presence);
 }
 
+static void count_channels(struct agent *a)
+{
+	uint64_t channels = 0;
+
+	for (uint32_t i = 0; i < a->worker_count; i++) {
+		struct worker_report report;
+
+		worker_report(a->workers[i], &report);
+		channels += report.channels;
+	}
+	rshm_store_relaxed(&a->presence.agent->channels, channels);
+}
+
 static void beat_on_timer(uv_timer_t *timer)
 {
 	struct agent *a = timer->data;
 
+	count_channels(a);
 	if (presence_beat(&a->presence, a->config->coherence.lease_ms)) {
 		log_info("agent", "the machine slept; hot entries are checked against the store again");
 		revalidate_all(a);

@@ -93,7 +93,7 @@ static json_t *workers_json(struct agent *a)
 			json_pack("{s:i s:i s:i s:I s:I s:I s:I s:I s:I s:I s:b s:I s:I s:o}", "worker", (int)i,
 				  "channels", (int)r.channels, "inflight", (int)r.inflight, "requests",
 				  number(r.requests), "slow", number(r.slow), "over_target", number(r.over_target),
-				  "dropped_channels", number(r.dropped_channels), "protocol_errors",
+				  "ended_channels", number(r.ended_channels), "protocol_errors",
 				  number(r.protocol_errors), "staging_bytes", number(r.staging_bytes),
 				  "staging_refused", number(r.staging_refused), "revalidating", r.revalidating,
 				  "revalidated", number(r.revalidated), "revalidation_removed",

@@ -13,6 +13,9 @@
  * `closing` and the beginning of an operation exclude each other by the connection's lock. The lock is held for that alone;
  * nng never calls back from within.
  *
+ * An operation may end, and its end travel to the main loop, while the callback that began it is still returning through
+ * that lock. So each callback holds a reference while it runs, and the memory goes with the last one.
+ *
  * Deadlines: the hello, each message from its first to its last byte, and each answer have handshake_timeout_ms in all,
  * however small the pieces. Between messages a peer may be silent for ever: its place is what the limits count.
  * A body is stored as it comes, so a peer that announces a large one and sends nothing costs nothing.
@@ -28,6 +31,15 @@
 #define CONNECTION_BODY_FIRST 4096u
 
 static void connection_on_io(void *context);
+
+/* Release: what was done before leaving is done. Acquire, by the last: it sees what all others did. */
+static void connection_unref(struct connection *c)
+{
+	if (__atomic_sub_fetch(&c->references, 1, __ATOMIC_ACQ_REL) > 0)
+		return;
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+}
 
 static int connection_identify(nng_stream *stream, struct control_peer *ret)
 {
@@ -51,6 +63,7 @@ int connection_create(struct control *control, nng_stream *stream, struct connec
 		return RSHM_E_NOMEM;
 	}
 	must(pthread_mutex_init(&c->lock, NULL) == 0);
+	c->references = 1;
 	c->control = control;
 	c->stream = stream;
 	c->input = malloc(CONNECTION_INPUT);
@@ -81,11 +94,10 @@ void connection_destroy(struct connection *c)
 	if (c->aio != NULL)
 		nng_aio_reap(c->aio);
 	nng_stream_free(c->stream);
-	pthread_mutex_destroy(&c->lock);
 	connection_forget_body(c);
 	free(c->input);
 	free(c->answer);
-	free(c);
+	connection_unref(c);
 }
 
 void connection_interrupt(struct connection *c)
@@ -104,7 +116,7 @@ static void connection_arm_deadline(struct connection *c)
 
 /* ---- in nng's hand ------------------------------------------------------------------------------------------- */
 
-/* The last thing that is done with the connection here: the main loop may free it at once. */
+/* The last thing that is done with the connection here, but for lock and reference: the main loop may destroy it at once. */
 static void connection_post(struct connection *c)
 {
 	/* Refused only if the control plane gave up waiting for nng; it has left everything to us then. */
@@ -229,12 +241,13 @@ static void connection_on_sent(struct connection *c)
 	connection_parse(c);
 }
 
-/* Called by nng's threads, one at a time for one connection. */
+/* Called by nng's threads. One at a time has the connection, but the one before may not have returned yet. */
 static void connection_on_io(void *context)
 {
 	struct connection *c = context;
 	int result = nng_aio_result(c->aio);
 
+	__atomic_add_fetch(&c->references, 1, __ATOMIC_RELAXED);
 	if (result != 0) {
 		connection_end(c, result == NNG_ETIMEDOUT ? RSHM_E_TIMEDOUT : RSHM_OK);
 	} else if (c->phase == CONNECTION_RECEIVE) {
@@ -243,6 +256,7 @@ static void connection_on_io(void *context)
 	} else {
 		connection_on_sent(c);
 	}
+	connection_unref(c);
 }
 
 /* ---- in the main loop's hand --------------------------------------------------------------------------------- */

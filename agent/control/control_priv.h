@@ -40,6 +40,8 @@ struct connection {
 	nng_stream *stream;
 	nng_aio *aio;
 	struct control_peer peer;
+	/* any thread, atomic: one for being open, one for each callback that has not returned */
+	uint32_t references;
 	/* main loop only */
 	struct connection *next, *previous;
 	struct user *user;

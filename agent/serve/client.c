@@ -88,7 +88,7 @@ void client_drop(struct client *client, const char *why)
 	}
 	figures_drain_client(client);
 	client->dropped = true;
-	worker->totals.dropped_channels++;
+	worker->totals.ended_channels++;
 	worker->client_count--;
 	if (client->awake)
 		worker->awake_count--;

@@ -5,6 +5,7 @@
  * applied. The hot copy is replaced after the store has acknowledged and before the client hears of it. Where the outcome is
  * not known, the copy is removed: the next read asks the store.
  */
+#include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/serve/serve_priv.h"
 
@@ -31,12 +32,14 @@ static void publish(struct entry_op *op)
 static void set_on_stored(struct store_request *request)
 {
 	struct entry_op *op = request->context;
+	struct envelope_head head;
 
 	if (request->status == RSHM_OK) {
 		publish(op);
+		must(envelope_peek_head(op->envelope.bytes, op->envelope.length, &head) == RSHM_OK);
 		op->tenant->counts.sets++;
-		op->tenant->counts.plain_bytes += op->value_len;
-		op->tenant->counts.stored_bytes += op->envelope.length;
+		op->tenant->counts.plain_bytes += head.plain_size;
+		op->tenant->counts.stored_bytes += head.stored_size;
 	} else if (request->status == RSHM_E_UNKNOWN) {
 		hot_remove(op->tenant->hot, op->key, op->key_len);
 	}

@@ -52,14 +52,14 @@ void *staging_take(struct slot *slot, size_t bytes)
 static unsigned char *body_take(struct slot *slot, size_t bytes)
 {
 	struct worker *worker = slot->client->worker;
-	void *body = worker->spare_bodies;
+	struct spare_body *spare = worker->spare_bodies;
 
 	if (bytes > BODY_POOLED)
 		return staging_take(slot, bytes);
-	if (!body)
+	if (!spare)
 		return malloc(BODY_POOLED);
-	memcpy(&worker->spare_bodies, body, sizeof(void *));
-	return body;
+	worker->spare_bodies = spare->next;
+	return (unsigned char *)spare;
 }
 
 static void body_give(struct slot *slot)
@@ -71,8 +71,10 @@ static void body_give(struct slot *slot)
 	if (slot->request.body_len > BODY_POOLED) {
 		free(slot->body);
 	} else {
-		memcpy(slot->body, &worker->spare_bodies, sizeof(void *));
-		worker->spare_bodies = slot->body;
+		struct spare_body *spare = (void *)slot->body;
+
+		spare->next = worker->spare_bodies;
+		worker->spare_bodies = spare;
 	}
 	slot->body = NULL;
 }

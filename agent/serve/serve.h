@@ -95,7 +95,7 @@ void worker_revalidate(struct worker *worker);
 /* A snapshot for reports, at most a quarter of a second old. Any thread. */
 struct worker_report {
 	struct store_status store;
-	uint64_t requests, slow, over_target, dropped_channels, protocol_errors;
+	uint64_t requests, slow, over_target, ended_channels, protocol_errors;
 	uint32_t channels, inflight;
 	uint64_t staging_bytes, staging_refused;
 	bool revalidating;

@@ -146,6 +146,11 @@ struct client {
 	uint64_t drained_ms;
 };
 
+/* A pooled request body that is not in use. */
+struct spare_body {
+	struct spare_body *next;
+};
+
 struct worker {
 	/* set once */
 	const struct serve_environment *env;
@@ -164,7 +169,7 @@ struct worker {
 	uv_timer_t timer;
 	uv_timer_t drain_timer;
 	struct entry_op *spare_ops;
-	void *spare_bodies;
+	struct spare_body *spare_bodies;
 	uint32_t awake_count, client_count, next_tenant;
 	uint64_t staging_bytes, drained_ms;
 	bool stopping, keep, closing;

@@ -417,9 +417,9 @@ static void free_pools(struct worker *worker)
 		free(op);
 	}
 	while (worker->spare_bodies) {
-		void *body = worker->spare_bodies;
+		struct spare_body *body = worker->spare_bodies;
 
-		memcpy(&worker->spare_bodies, body, sizeof(void *));
+		worker->spare_bodies = body->next;
 		free(body);
 	}
 }

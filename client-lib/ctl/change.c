@@ -120,7 +120,8 @@ static int report_deleted(const struct ctl *ctl, const struct riptide_item *item
 
 		if (item->status < 0) {
 			what = "failed";
-			status = ctl_fail(ctl_exit_of(item->status), "\"%s\": %s", key, riptide_strerror(item->status));
+			status = ctl_fail(ctl_exit_of(item->status), "\"%s\": %s", key,
+					  riptide_strerror(item->status));
 		} else if (item->status == RIPTIDE_MISS && status == CTL_OK) {
 			status = CTL_NO;
 		}

@@ -21,7 +21,7 @@
 /* Documented in --help. */
 enum ctl_exit {
 	CTL_OK = 0,
-	CTL_NO = 1,       /* a miss, or a negative answer */
+	CTL_NO = 1, /* a miss, or a negative answer */
 	CTL_USAGE = 2,
 	CTL_NO_AGENT = 3,
 	CTL_DENIED = 4,
@@ -52,8 +52,8 @@ struct ctl {
 	bool json, colour, to_terminal;
 	const char *file, *content_type, *tags[CTL_TAGS_MAX];
 	size_t tag_count;
-	char sort;             /* h, m, s or n */
-	char **arguments;      /* after the command's name */
+	char sort;        /* h, m, s or n */
+	char **arguments; /* after the command's name */
 	size_t argument_count;
 };
 

@@ -86,8 +86,10 @@ static void print_stats(const struct ctl *ctl, const struct riptide_stats *s)
 	ctl_print_escaped(stdout, ctl->tenant, strlen(ctl->tenant), "");
 	printf("%s\n", ctl_plain(ctl));
 	printf("  hot entries       %" PRIu64 "\n", s->total_keys);
-	printf("  shared memory     %s of %s\n", ctl_bytes(a, s->memory_usage_bytes), ctl_bytes(b, s->memory_limit_bytes));
-	printf("  hits              %" PRIu64 " (%.1f %%), %s\n", s->hits, 100 * s->hit_rate, ctl_bytes(a, s->hit_bytes));
+	printf("  shared memory     %s of %s\n", ctl_bytes(a, s->memory_usage_bytes),
+	       ctl_bytes(b, s->memory_limit_bytes));
+	printf("  hits              %" PRIu64 " (%.1f %%), %s\n", s->hits, 100 * s->hit_rate,
+	       ctl_bytes(a, s->hit_bytes));
 	printf("  misses            %" PRIu64 " (%.1f %%)\n", s->misses, 100 * s->miss_rate);
 	printf("  stale             %" PRIu64 "\n", s->stale);
 	printf("  sets              %" PRIu64 "\n", s->sets);

@@ -43,8 +43,9 @@ static void print_meta(const struct riptide_value *value)
 	struct riptide_field field;
 	size_t cursor = 0;
 
-	fprintf(stderr, "%zu bytes, version %" PRIu64 ", age %s, %s%s, %s, read from %s\n", value->length, info->version,
-		ctl_span(age, info->age_ms), info->ttl_ms == RIPTIDE_NEVER ? "does not expire" : "expires in ",
+	fprintf(stderr, "%zu bytes, version %" PRIu64 ", age %s, %s%s, %s, read from %s\n", value->length,
+		info->version, ctl_span(age, info->age_ms),
+		info->ttl_ms == RIPTIDE_NEVER ? "does not expire" : "expires in ",
 		info->ttl_ms == RIPTIDE_NEVER ? "" : ctl_span(ttl, info->ttl_ms),
 		info->flags & RIPTIDE_STALE ? "stale" : "verified",
 		info->flags & RIPTIDE_HOT ? "shared memory" : "the agent");
@@ -98,7 +99,8 @@ static int print_json(struct ctl *ctl, const char *key, const struct riptide_val
 		json_object_set_new(document, "version", json_integer((json_int_t)info->version));
 		json_object_set_new(document, "age_ms", json_integer((json_int_t)info->age_ms));
 		json_object_set_new(document, "ttl_ms",
-				    info->ttl_ms == RIPTIDE_NEVER ? json_null() : json_integer((json_int_t)info->ttl_ms));
+				    info->ttl_ms == RIPTIDE_NEVER ? json_null()
+								  : json_integer((json_int_t)info->ttl_ms));
 		json_object_set_new(document, "stale", json_boolean(info->flags & RIPTIDE_STALE));
 		json_object_set_new(document, "hot", json_boolean(info->flags & RIPTIDE_HOT));
 		json_object_set_new(document, "metadata", metadata_json(value));

@@ -32,7 +32,8 @@ static const struct command commands[] = {
 	 "  --ttl TIME      90, 90s, 250ms, 5m, 24h, 7d or never (default: the tenant's)\n"
 	 "  --content-type  stored with the value\n"
 	 "  --tag TAG       stored with the value; up to 16 times\n"},
-	{"del", ctl_del, 1, MANY, 0, "del KEY...", "Deletes. Exit status 1: at least one of the keys was not there.\n"},
+	{"del", ctl_del, 1, MANY, 0, "del KEY...",
+	 "Deletes. Exit status 1: at least one of the keys was not there.\n"},
 	{"stats", ctl_stats, 0, 0, CTL_WATCH | CTL_FRAMES, "stats", "The tenant's figures on this host.\n"},
 	{"clients", ctl_clients, 0, 0, CTL_WATCH | CTL_FRAMES, "clients", "Attached processes, busiest first.\n"},
 	{"top", ctl_top, 0, 0, CTL_WATCH | CTL_FRAMES | CTL_SORT, "top [-n COUNT] [--sort h|m|s|n]",

@@ -27,8 +27,8 @@ enum {
 };
 
 /* Of the bits of enum ctl_option, in their order. */
-static const char *const names[] = {"--raw", "--hex", "--meta", "--file", "--ttl", "--content-type", "--tag",
-				    "-c",    "-n",    "--watch", "--sort"};
+static const char *const names[] = {"--raw", "--hex", "--meta", "--file",  "--ttl", "--content-type",
+				    "--tag", "-c",    "-n",     "--watch", "--sort"};
 
 #define OPTION(option) (OPTION_FIRST_OF_COMMANDS + __builtin_ctz(option))
 
@@ -99,7 +99,8 @@ static int take_ttl(const char *text, uint64_t *ret_ms)
 				*ret_ms = value * units[i].ms;
 				return CTL_OK;
 			}
-	return ctl_fail(CTL_USAGE, "--ttl takes a time such as 90s, 250ms, 5m, 24h, 7d (up to 3650d) or never, not \"%s\"",
+	return ctl_fail(CTL_USAGE,
+			"--ttl takes a time such as 90s, 250ms, 5m, 24h, 7d (up to 3650d) or never, not \"%s\"",
 			text);
 }
 
@@ -124,7 +125,8 @@ static int take_watch(const char *text, uint32_t *ret_ms)
 static int take_sort(struct ctl *ctl, const char *text)
 {
 	if (strlen(text) != 1 || !strchr("hmsn", text[0]))
-		return ctl_fail(CTL_USAGE, "--sort takes h (hits), m (misses), s (sets) or n (name), not \"%s\"", text);
+		return ctl_fail(CTL_USAGE, "--sort takes h (hits), m (misses), s (sets) or n (name), not \"%s\"",
+				text);
 	ctl->sort = text[0];
 	return CTL_OK;
 }

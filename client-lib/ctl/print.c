@@ -36,8 +36,8 @@ static size_t decode_utf8(const unsigned char *at, size_t left, uint32_t *ret)
 static bool is_harmless(uint32_t point)
 {
 	bool is_control = point < 0x20 || (point >= 0x7f && point < 0xa0);
-	bool turns_text = point == 0x61c || point == 0x200e || point == 0x200f || (point >= 0x2028 && point <= 0x202e) ||
-			  (point >= 0x2066 && point <= 0x2069);
+	bool turns_text = point == 0x61c || point == 0x200e || point == 0x200f ||
+			  (point >= 0x2028 && point <= 0x202e) || (point >= 0x2066 && point <= 0x2069);
 
 	return !is_control && !turns_text && point != 0xfeff;
 }

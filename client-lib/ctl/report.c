@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shm/msg.h"
+
 #define SHOWN_MAX 1000u /* rows of a table for people; --json has all */
 
 static const char *yes(const json_t *object, const char *name, const char *if_true, const char *if_false)
@@ -67,7 +69,8 @@ static void print_coherence(const json_t *d)
 
 	fputs("  coherence  ", stdout);
 	print_text(c, "mode");
-	printf(", lease %s left, epoch %" PRIu64, ctl_span(lease, ctl_u64(c, "lease_remaining_ms")), ctl_u64(c, "epoch"));
+	printf(", lease %s left, epoch %" PRIu64, ctl_span(lease, ctl_u64(c, "lease_remaining_ms")),
+	       ctl_u64(c, "epoch"));
 	if (ctl_u64(c, "max_age_ms") > 0)
 		printf(", hot copies live at most %s", ctl_span(age, ctl_u64(c, "max_age_ms")));
 	printf("%s\n", yes(c, "revalidating", ", revalidating", ""));
@@ -83,8 +86,8 @@ static void print_memory_and_control(const json_t *d)
 	printf("  control    connections %" PRIu64 " (refused %" PRIu64 "), requests %" PRIu64 " (malformed %" PRIu64
 	       ", timed out %" PRIu64 "), attaches %" PRIu64 " (refused %" PRIu64 "), channels open %" PRIu64 "\n",
 	       ctl_u64(c, "connections"), ctl_u64(c, "refused_connections"), ctl_u64(c, "requests"),
-	       ctl_u64(c, "malformed"), ctl_u64(c, "timed_out"), ctl_u64(c, "attaches"), ctl_u64(c, "refused_attaches"),
-	       ctl_u64(c, "channels_open"));
+	       ctl_u64(c, "malformed"), ctl_u64(c, "timed_out"), ctl_u64(c, "attaches"),
+	       ctl_u64(c, "refused_attaches"), ctl_u64(c, "channels_open"));
 }
 
 static void print_workers(const struct ctl *ctl, const json_t *list)
@@ -93,14 +96,16 @@ static void print_workers(const struct ctl *ctl, const json_t *list)
 	const json_t *w;
 	size_t i;
 
-	printf("%s  WORKER  CHANNELS  INFLIGHT    REQUESTS      SLOW   DROPPED    STAGING  BACKEND%s\n", ctl_bold(ctl),
-	       ctl_plain(ctl));
-	json_array_foreach((json_t *)list, i, w) {
+	printf("%s  WORKER  CHANNELS  INFLIGHT    REQUESTS      SLOW    ERRORS    STAGING  BACKEND%s\n",
+	       ctl_bold(ctl), ctl_plain(ctl));
+	json_array_foreach((json_t *)list, i, w)
+	{
 		if (i == SHOWN_MAX)
 			break;
-		printf("  %6" PRIu64 "  %8" PRIu64 "  %8" PRIu64 "  %10" PRIu64 "  %8" PRIu64 "  %8" PRIu64 " %10s  %s\n",
+		printf("  %6" PRIu64 "  %8" PRIu64 "  %8" PRIu64 "  %10" PRIu64 "  %8" PRIu64 "  %8" PRIu64
+		       " %10s  %s\n",
 		       ctl_u64(w, "worker"), ctl_u64(w, "channels"), ctl_u64(w, "inflight"), ctl_u64(w, "requests"),
-		       ctl_u64(w, "slow"), ctl_u64(w, "dropped_channels"),
+		       ctl_u64(w, "slow"), ctl_u64(w, "protocol_errors"),
 		       ctl_bytes(staging, ctl_u64(w, "staging_bytes")),
 		       yes(json_object_get(w, "backend"), "ready", "ready", "NOT READY"));
 	}
@@ -112,9 +117,10 @@ static void print_tenants(const struct ctl *ctl, const json_t *list)
 	const json_t *t;
 	size_t i;
 
-	printf("%s  %-24s   HIT %%        HITS      MISSES        SETS     ENTRIES       USED      LIMIT%s\n", ctl_bold(ctl),
-	       "TENANT", ctl_plain(ctl));
-	json_array_foreach((json_t *)list, i, t) {
+	printf("%s  %-24s   HIT %%        HITS      MISSES        SETS     ENTRIES       USED      LIMIT%s\n",
+	       ctl_bold(ctl), "TENANT", ctl_plain(ctl));
+	json_array_foreach((json_t *)list, i, t)
+	{
 		if (i == SHOWN_MAX)
 			break;
 		putchar(' ');
@@ -179,8 +185,8 @@ static void print_clients(const struct ctl *ctl, const json_t *const *clients, s
 		printf("%8" PRIu64 " %6" PRIu64, ctl_u64(c, "pid"), ctl_u64(c, "uid"));
 		print_cell(c, "program", 16);
 		print_cell(c, "tenant", 16);
-		printf("  %10" PRIu64 "  %6.1f  %10" PRIu64 "  %10" PRIu64 "  %10" PRIu64 " %8s %8s\n", ctl_u64(c, "hits"),
-		       100 * ctl_real(c, "hit_rate"), ctl_u64(c, "misses"), ctl_u64(c, "sets"),
+		printf("  %10" PRIu64 "  %6.1f  %10" PRIu64 "  %10" PRIu64 "  %10" PRIu64 " %8s %8s\n",
+		       ctl_u64(c, "hits"), 100 * ctl_real(c, "hit_rate"), ctl_u64(c, "misses"), ctl_u64(c, "sets"),
 		       ctl_u64(c, "requests"), ctl_nanoseconds(p50, (double)ctl_u64(c, "hit_ns_p50")),
 		       ctl_nanoseconds(p99, (double)ctl_u64(c, "hit_ns_p99")));
 	}
@@ -242,8 +248,7 @@ int ctl_reload(struct ctl *ctl)
 		return ctl_print_json(ctl, document);
 	changes = json_object_get(document, "changes");
 	puts(json_array_size(changes) ? "reloaded:" : "reloaded; nothing changed");
-	json_array_foreach((json_t *)changes, i, change)
-		print_change(change);
+	json_array_foreach((json_t *)changes, i, change) print_change(change);
 	json_decref(document);
 	return CTL_OK;
 }
