@@ -147,11 +147,16 @@ $(O)/pic/%.o: %.c $(O)/.flags
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE)
 
-$(O)/pic/%.o: EXTRA_CFLAGS = -fPIC -fvisibility=hidden
+# The library is small because applications map it hundreds of times: unused functions go, and what is no hot path is
+# compiled for size.
+PIC := -fPIC -fvisibility=hidden -ffunction-sections -fdata-sections
+$(O)/pic/%.o: EXTRA_CFLAGS = $(PIC)
 # The shared layer imports nothing but mem* (make lint proves it), so no stack protector and no fortified copies.
 PURE       := -fno-stack-protector -U_FORTIFY_SOURCE
 $(call obj,$(SHM_SRC)): EXTRA_CFLAGS = $(PURE)
-$(call pic,$(SHM_SRC)): EXTRA_CFLAGS = $(PURE) -fPIC -fvisibility=hidden
+$(call pic,$(SHM_SRC)): EXTRA_CFLAGS = $(PURE) $(PIC)
+COLD_SRC := $(patsubst %,client-lib/%.c,attach batch control error metadata open sight stats)
+$(call pic,$(COLD_SRC)): EXTRA_CFLAGS = $(PIC) $(if $(filter 1,$(DEBUG)),,-Os)
 
 define archive-rule
 $(O)/$(call lower,$(1)).a: $(call obj,$($(1)_SRC)) $(O)/.sources
@@ -175,7 +180,7 @@ $(O)/libriptide.a: $(CLIENT_PIC) $(O)/.sources
 
 $(O)/libriptide.so.$(SOVERSION): $(CLIENT_PIC) client-lib/riptide.map $(O)/.sources
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -Wl,-soname,$(@F) -Wl,--version-script=client-lib/riptide.map \
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -Wl,--gc-sections -Wl,-soname,$(@F) -Wl,--version-script=client-lib/riptide.map \
 		$(if $(SAN),,-Wl,-z,defs) -o $@ $(filter %.o,$^)
 	$(Q)ln -sf $(@F) $(O)/libriptide.so
 

@@ -167,7 +167,8 @@ static int attach_bell(struct attach *a)
 		return status;
 	if (uid != a->agent_uid) {
 		close(fd);
-		return rt_trouble(a->trouble, RIPTIDE_EDENIED, "control socket and doorbell belong to different users");
+		return rt_trouble(a->trouble, RIPTIDE_EDENIED,
+				  "control socket and doorbell belong to different users");
 	}
 	status = ring_in(a, fd, &channel->map);
 	if (status < 0) {
@@ -223,14 +224,16 @@ static int parse_answer(struct attach *a, const unsigned char *answer, size_t le
 		return rt_trouble(a->trouble, status, "the agent's answer is no control message of this version");
 	while ((status = rshm_tlv_next(&reader, &tlv)) > 0)
 		if (!take_tag(a, &tlv))
-			return rt_trouble(a->trouble, RIPTIDE_EPROTOCOL, "the agent's answer has a bad tag %u", tlv.tag);
+			return rt_trouble(a->trouble, RIPTIDE_EPROTOCOL, "the agent's answer has a bad tag %u",
+					  tlv.tag);
 	if (status < 0 || header.op != RSHM_CONTROL_ATTACH)
 		return rt_trouble(a->trouble, RIPTIDE_EPROTOCOL, "the agent's answer cannot be understood");
 	if (header.status < 0)
 		return rt_trouble(a->trouble, header.status, "the agent refuses tenant %s: %s", a->handle->tenant,
 				  a->text[0] ? a->text : riptide_strerror(header.status));
 	if (!a->has_ticket || !a->doorbell[0] || !a->agent_name[0])
-		return rt_trouble(a->trouble, RIPTIDE_EPROTOCOL, "the agent's answer lacks ticket, doorbell or object");
+		return rt_trouble(a->trouble, RIPTIDE_EPROTOCOL,
+				  "the agent's answer lacks ticket, doorbell or object");
 	if (a->has_uid && a->told_uid != a->agent_uid)
 		return rt_trouble(a->trouble, RIPTIDE_EDENIED,
 				  "the agent calls itself user %u, the kernel says %u: user namespaces differ",
@@ -424,7 +427,8 @@ bool rt_channel_is_dead(const struct rt_channel *channel, bool thoroughly)
 	uint8_t instance[16];
 	char byte;
 
-	if (rshm_load_acquire32(&agent->state) != RSHM_LIVE || rshm_load_acquire(&agent->restarts) != channel->agent_restarts)
+	if (rshm_load_acquire32(&agent->state) != RSHM_LIVE ||
+	    rshm_load_acquire(&agent->restarts) != channel->agent_restarts)
 		return true;
 	if (!thoroughly)
 		return false;
@@ -432,7 +436,8 @@ bool rt_channel_is_dead(const struct rt_channel *channel, bool thoroughly)
 	if (memcmp(instance, channel->agent_instance, sizeof(instance)) != 0 || !rt_bell_is_ours(&channel->bell))
 		return true;
 	/* The agent never sends: end of file and bytes alike mean that this socket serves no more. */
-	return !(recv(channel->bell.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EINTR));
+	return !(recv(channel->bell.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+		 (errno == EAGAIN || errno == EINTR));
 }
 
 void rt_channel_destroy(riptide *handle, struct rt_channel *channel)
@@ -522,9 +527,10 @@ static int attach_until(riptide *handle, uint64_t deadline_ms, char *trouble)
 		int status;
 
 		if (process->next_attempt_ms > now_ms)
-			return rt_trouble(trouble, RIPTIDE_ENOAGENT,
-					  "the agent at %s has been away for %llu ms; start riptided or set RIPTIDE_SOCKET",
-					  handle->socket, (unsigned long long)(now_ms - process->outage_since_ms));
+			return rt_trouble(
+				trouble, RIPTIDE_ENOAGENT,
+				"the agent at %s has been away for %llu ms; start riptided or set RIPTIDE_SOCKET",
+				handle->socket, (unsigned long long)(now_ms - process->outage_since_ms));
 		status = rt_attach(handle, deadline_ms, trouble);
 		if (status == RIPTIDE_OK || !may_pass(status))
 			return status;
@@ -569,14 +575,16 @@ int rt_channel_acquire(riptide *handle, uint64_t deadline_ms, struct rt_channel 
 		if (process->attaching) {
 			if (wait_for_change(process, deadline_ms) || rshm_now_ms() < deadline_ms)
 				continue;
-			status = rt_trouble(trouble, RIPTIDE_ENOAGENT, "the agent at %s does not answer", handle->socket);
+			status = rt_trouble(trouble, RIPTIDE_ENOAGENT, "the agent at %s does not answer",
+					    handle->socket);
 			break;
 		}
 		if (process->kept_count >= RT_KEEP_MAX) {
 			rt_reclaim(handle);
 			if (process->kept_count >= RT_KEEP_MAX) {
 				status = rt_trouble(trouble, RIPTIDE_EAGAIN,
-						    "a view or a call has been held across %u replacements", RT_KEEP_MAX);
+						    "a view or a call has been held across %u replacements",
+						    RT_KEEP_MAX);
 				break;
 			}
 		}

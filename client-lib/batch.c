@@ -25,7 +25,7 @@ struct batch {
 	size_t count;
 	uint64_t deadline_ms;
 	/* per submission */
-	size_t limit; /* items; halved when the agent finds a submission too big */
+	size_t limit;      /* items; halved when the agent finds a submission too big */
 	size_t begin, end; /* its items, and others between them that are not pending */
 	uint32_t picked;
 	unsigned char *body, *answer;
@@ -268,6 +268,8 @@ static void prepare_item(struct batch *b, struct riptide_item *item)
 	item->value = NULL;
 	item->value_length = 0;
 	item->status = rt_look_value(b->handle, item->key, item->key_length, &item->result);
+	if (item->status == RT_RELOCATE && rt_relocate(b->handle, b->deadline_ms))
+		item->status = rt_look_value(b->handle, item->key, item->key_length, &item->result);
 	if (item->status >= RT_ASK)
 		item->status = PENDING;
 	if (item->status == RIPTIDE_OK) {

@@ -71,9 +71,10 @@ static int connect_socket(int fd, const struct sockaddr_un *address, uint64_t de
 					  "this user may not connect to %s (%s); its owner grants access by group",
 					  address->sun_path, strerror(errno));
 		default:
-			return rt_trouble(trouble, RIPTIDE_ENOAGENT,
-					  "the agent at %s does not answer (%s); start riptided or set RIPTIDE_SOCKET",
-					  address->sun_path, strerror(errno));
+			return rt_trouble(
+				trouble, RIPTIDE_ENOAGENT,
+				"the agent at %s does not answer (%s); start riptided or set RIPTIDE_SOCKET",
+				address->sun_path, strerror(errno));
 		}
 	}
 	return RIPTIDE_OK;
@@ -181,7 +182,8 @@ int rt_control_hello(int fd, uint64_t deadline_ms, char *trouble)
 	if (status == RIPTIDE_OK)
 		status = rt_stream_receive(fd, hello, sizeof(hello), deadline_ms, trouble);
 	if (status == RIPTIDE_OK && memcmp(hello, theirs, sizeof(hello)) != 0)
-		return rt_trouble(trouble, RIPTIDE_EPROTOCOL, "what listens on the control socket is no RipTide agent");
+		return rt_trouble(trouble, RIPTIDE_EPROTOCOL,
+				  "what listens on the control socket is no RipTide agent");
 	return status;
 }
 
@@ -201,8 +203,8 @@ static uint64_t get_be(const unsigned char *from, size_t bytes)
 }
 
 /* Receives one message: its id, and its body to be freed. */
-static int receive_message(int fd, uint64_t deadline_ms, uint32_t *ret_id, unsigned char **ret_body, size_t *ret_length,
-			   char *trouble)
+static int receive_message(int fd, uint64_t deadline_ms, uint32_t *ret_id, unsigned char **ret_body,
+			   size_t *ret_length, char *trouble)
 {
 	unsigned char head[FRAME_HEAD + ID_BYTES], *body;
 	uint64_t length;
@@ -269,8 +271,8 @@ int rt_control_call(int fd, const void *body, size_t length, uint64_t deadline_m
 	return status < 0 ? status : rt_trouble(trouble, RIPTIDE_EPROTOCOL, "the agent answers what was not asked");
 }
 
-int rt_control_ask(const char *path, const void *body, size_t length, uint64_t deadline_ms, unsigned char **ret_answer,
-		   size_t *ret_length, uid_t *ret_uid, char *trouble)
+int rt_control_ask(const char *path, const void *body, size_t length, uint64_t deadline_ms,
+		   unsigned char **ret_answer, size_t *ret_length, uid_t *ret_uid, char *trouble)
 {
 	uid_t uid;
 	int fd, status = rt_stream_connect(path, deadline_ms, &fd, &uid, trouble);

@@ -35,7 +35,7 @@ int rt_control_call(int fd, const void *body, size_t length, uint64_t deadline_m
 		    size_t *ret_length, char *trouble);
 
 /* All of it: connect, hello, call, close. `ret_uid` may be NULL. */
-int rt_control_ask(const char *path, const void *body, size_t length, uint64_t deadline_ms, unsigned char **ret_answer,
-		   size_t *ret_length, uid_t *ret_uid, char *trouble);
+int rt_control_ask(const char *path, const void *body, size_t length, uint64_t deadline_ms,
+		   unsigned char **ret_answer, size_t *ret_length, uid_t *ret_uid, char *trouble);
 
 #endif

@@ -49,8 +49,8 @@ static int look_into(riptide *handle, const void *key, size_t key_length, const 
 		rt_look_end(&look);
 		return status;
 	}
-	outcome = rshm_read(&look.sight->reader, rshm_hash(look.sight->reader.hash_seed, key, key_length), key, key_length,
-			    target->buffer, target->capacity, NULL, 0, &found);
+	outcome = rshm_read(&look.sight->reader, rshm_hash(look.sight->reader.hash_seed, key, key_length), key,
+			    key_length, target->buffer, target->capacity, NULL, 0, &found);
 	status = outcome == RSHM_FOUND ? rt_look_judge(&look, &found, &flags) : rt_look_missed(&look, outcome);
 	if (status == RIPTIDE_OK) {
 		rt_look_hit(&look, &found);
@@ -272,8 +272,8 @@ static int look_exists(riptide *handle, const void *key, size_t key_length, stru
 		rt_look_end(&look);
 		return status;
 	}
-	outcome = rshm_find(&look.sight->reader, rshm_hash(look.sight->reader.hash_seed, key, key_length), key, key_length,
-			    &found);
+	outcome = rshm_find(&look.sight->reader, rshm_hash(look.sight->reader.hash_seed, key, key_length), key,
+			    key_length, &found);
 	if (outcome == RSHM_FOUND && !rshm_still_valid(&look.sight->reader, &found))
 		outcome = RSHM_LAPPED;
 	status = outcome == RSHM_FOUND ? rt_look_judge(&look, &found, &flags) : rt_look_missed(&look, outcome);

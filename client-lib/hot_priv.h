@@ -133,7 +133,8 @@ static inline void rt_look_hit(const struct rt_look *look, const struct rshm_fou
 
 	rshm_count(&look->shard->hits, 1, shared);
 	rshm_count(&look->shard->hit_bytes, found->entry.value_len, shared);
-	rshm_touch(look->shard, found->entry.position, found->entry.control_a, found->tail, look->sight->reader.units);
+	rshm_touch(look->shard, found->entry.position, found->entry.control_a, found->tail,
+		   look->sight->reader.units);
 	if (__builtin_expect(look->began_ns != 0, 0)) {
 		rshm_sample(look->shard, rt_clock_ns() - look->began_ns);
 		rshm_count(&look->shard->sampled, 1, shared);

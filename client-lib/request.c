@@ -26,11 +26,11 @@
 #include "client-lib/hot_priv.h"
 #include "shm/os/futex.h"
 
-#define ATTEMPTS_MAX 16u      /* of one call that loses its channel again and again */
-#define SPIN_FAILURES_MAX 3u  /* in a row, before it rests */
+#define ATTEMPTS_MAX 16u     /* of one call that loses its channel again and again */
+#define SPIN_FAILURES_MAX 3u /* in a row, before it rests */
 #define SPIN_REST_CALLS 64u
-#define SPIN_CLOCK_EVERY 16u  /* pauses between two looks at the clock */
-#define SLOT_SLICE_MS 10u     /* nobody tells when the agent frees a slot that was given up */
+#define SPIN_CLOCK_EVERY 16u /* pauses between two looks at the clock */
+#define SLOT_SLICE_MS 10u    /* nobody tells when the agent frees a slot that was given up */
 
 enum wait { WAIT_ANSWERED, WAIT_LATE, WAIT_LOST };
 
@@ -139,15 +139,13 @@ static void take_blocks(struct exchange *x, size_t bytes)
 
 static bool has_one_cpu(void)
 {
-	static int count; /* found out once; a race finds the same */
+	static uint32_t count; /* found out once; a race finds the same */
 	cpu_set_t set;
 
-	if (rshm_load_relaxed32((const uint32_t *)&count) == 0) {
-		int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 2;
-
-		rshm_store_relaxed32((uint32_t *)&count, (uint32_t)n);
-	}
-	return rshm_load_relaxed32((const uint32_t *)&count) == 1;
+	if (rshm_load_relaxed32(&count) == 0)
+		rshm_store_relaxed32(&count,
+				     sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set) : 2);
+	return rshm_load_relaxed32(&count) == 1;
 }
 
 /* How long this wait may spin. */
@@ -262,7 +260,8 @@ static bool ring_bell(const struct rt_channel *channel)
 
 	if (!rt_bell_is_ours(&channel->bell))
 		return false;
-	return send(channel->bell.fd, &bell, 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1 || errno == EAGAIN || errno == EINTR;
+	return send(channel->bell.fd, &bell, 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1 || errno == EAGAIN ||
+	       errno == EINTR;
 }
 
 static enum wait submit_and_wait(struct exchange *x, bool is_last_piece)
@@ -338,7 +337,8 @@ static void read_piece(struct exchange *x, const struct rshm_answer *piece, uint
 
 static bool piece_is_sound(const struct exchange *x, const struct rshm_answer *piece, uint32_t offset)
 {
-	return piece->offset == offset && offset <= piece->answer_len && piece->piece_len <= piece->answer_len - offset &&
+	return piece->offset == offset && offset <= piece->answer_len &&
+	       piece->piece_len <= piece->answer_len - offset &&
 	       piece->piece_len <= rshm_piece_capacity(x->request.block_count) &&
 	       (piece->piece_len > 0 || offset == piece->answer_len) && piece->metadata_len <= piece->answer_len;
 }

@@ -88,7 +88,7 @@ struct rt_kept {
 
 /* Immutable once published. */
 struct rt_sight {
-	struct rt_kept kept; /* first: lists of these */
+	struct rt_kept kept;       /* first: lists of these */
 	struct rshm_reader reader; /* .segment is NULL: no hot reads */
 	const struct rshm_source *sources;
 	struct rt_mapping *agent, *segment; /* segment may be NULL */
@@ -253,7 +253,8 @@ uint64_t rt_deadline_ms(const riptide *handle);
 
 /* Both halves of riptide_get() (get.c): the hot one answers RT_ASK or RT_RELOCATE if it cannot. */
 int rt_look_value(riptide *handle, const void *key, size_t key_length, struct riptide_value *ret);
-int rt_ask_value(riptide *handle, const void *key, size_t key_length, uint64_t deadline_ms, struct riptide_value *ret);
+int rt_ask_value(riptide *handle, const void *key, size_t key_length, uint64_t deadline_ms,
+		 struct riptide_value *ret);
 
 /* What an answer says about the entry. */
 void rt_info_of_answer(const struct rshm_answer *answer, struct riptide_info *ret);

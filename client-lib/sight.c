@@ -29,7 +29,8 @@ int rt_mapping_open(const char *name, uint64_t size, uid_t owner, struct rt_mapp
 	int status;
 
 	if (!rshm_name_is_valid(name))
-		return rt_trouble(trouble, RIPTIDE_EPROTOCOL, "the agent names an object that cannot be one of its own");
+		return rt_trouble(trouble, RIPTIDE_EPROTOCOL,
+				  "the agent names an object that cannot be one of its own");
 	mapping = calloc(1, sizeof(*mapping));
 	if (!mapping)
 		return rt_trouble(trouble, RIPTIDE_ENOMEM, "no memory for a mapping");
@@ -62,9 +63,10 @@ static int check_agent_object(const struct rt_mapping *mapping, char *trouble)
 	if (header.magic != RSHM_AGENT_MAGIC || header.object_size != mapping->map.size)
 		return rt_trouble(trouble, RIPTIDE_EPROTOCOL, "%s is no agent object", mapping->name);
 	if (header.layout_major != RSHM_LAYOUT_MAJOR)
-		return rt_trouble(trouble, RIPTIDE_EUNSUPPORTED,
-				  "the agent's shared memory has layout %u, this library reads %u; upgrade the older one",
-				  header.layout_major, RSHM_LAYOUT_MAJOR);
+		return rt_trouble(
+			trouble, RIPTIDE_EUNSUPPORTED,
+			"the agent's shared memory has layout %u, this library reads %u; upgrade the older one",
+			header.layout_major, RSHM_LAYOUT_MAJOR);
 	return RIPTIDE_OK;
 }
 

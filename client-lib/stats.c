@@ -38,7 +38,8 @@ int riptide_ping(riptide *handle, uint64_t *ret_ns)
 
 static int place_stats(struct rt_call *call)
 {
-	if (call->answer.answer_len < STATS_LEAST || call->answer.answer_len > STATS_MOST || call->answer.metadata_len)
+	if (call->answer.answer_len < STATS_LEAST || call->answer.answer_len > STATS_MOST ||
+	    call->answer.metadata_len)
 		return RIPTIDE_EPROTOCOL;
 	call->body_to = call->context;
 	return RIPTIDE_OK;
@@ -110,7 +111,8 @@ int riptide_stats(riptide *handle, struct riptide_stats *ret_stats)
 	if (!handle->is_open)
 		return rt_fail(handle, RIPTIDE_ECLOSED, "stats", NULL, 0, "the handle was not opened successfully");
 	if (!ret_stats || ret_stats->size < sizeof(stats))
-		return rt_fail(handle, RIPTIDE_EINVALID, "stats", NULL, 0, "size must be sizeof(struct riptide_stats)");
+		return rt_fail(handle, RIPTIDE_EINVALID, "stats", NULL, 0,
+			       "size must be sizeof(struct riptide_stats)");
 	rt_call_init(&call, "stats", RSHM_OP_STATS, NULL, 0, rt_deadline_ms(handle));
 	call.place = place_stats;
 	call.context = answer;

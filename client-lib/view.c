@@ -47,8 +47,8 @@ static int look_view(riptide *handle, const void *key, size_t key_length, struct
 		rt_look_end(&look);
 		return status;
 	}
-	outcome = rshm_find(&look.sight->reader, rshm_hash(look.sight->reader.hash_seed, key, key_length), key, key_length,
-			    &found);
+	outcome = rshm_find(&look.sight->reader, rshm_hash(look.sight->reader.hash_seed, key, key_length), key,
+			    key_length, &found);
 	if (outcome == RSHM_FOUND && !rshm_still_valid(&look.sight->reader, &found))
 		outcome = RSHM_LAPPED;
 	status = outcome == RSHM_FOUND ? rt_look_judge(&look, &found, &flags) : rt_look_missed(&look, outcome);
@@ -68,7 +68,8 @@ static int look_view(riptide *handle, const void *key, size_t key_length, struct
 	return status;
 }
 
-static int copy_view(riptide *handle, const void *key, size_t key_length, uint64_t deadline_ms, struct riptide_view *ret)
+static int copy_view(riptide *handle, const void *key, size_t key_length, uint64_t deadline_ms,
+		     struct riptide_view *ret)
 {
 	struct riptide_value value;
 	int status = rt_ask_value(handle, key, key_length, deadline_ms, &value);

@@ -258,6 +258,8 @@ int client_connect(struct worker *worker, const struct worker_client *from)
 	client->uid = from->uid;
 	client->channel_id = from->channel_id;
 	client->figures_index = from->figures_index;
+	/* Counters begin now: the first drain believes no more than happened since. */
+	client->drained_ms = clock_monotonic_ms();
 	client->references = 1;
 	for (unsigned int i = 0; i < RSHM_SLOTS; i++) {
 		client->slots[i].client = client;

@@ -4,7 +4,8 @@
  * The items of a body become operations like any other, a window of them at a time; the store sends all that were
  * submitted in one turn of the loop together. Results stand at the item's place, whatever order they arrive in, and the
  * answer goes out when the last one is there. An item whose value finds no staging memory left is answered
- * RSHM_E_AGAIN: the client asks for it alone.
+ * RSHM_E_AGAIN: the client asks for it alone. The heads of the answer are reserved before anything is changed, so that a
+ * batch of writes that has run can always say so.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ struct batch {
 	const unsigned char *next; /* in the body */
 	uint32_t count, started, done;
 	bool starting;
+	unsigned char *heads; /* room for the answer of a batch without values */
 	struct batch_result results[];
 };
 
@@ -40,6 +42,7 @@ void batch_destroy(struct batch **batch)
 		return;
 	for (uint32_t i = 0; i < b->count; i++)
 		free(b->results[i].bytes);
+	free(b->heads);
 	free(b);
 }
 
@@ -57,8 +60,15 @@ static void answer_batch(struct batch *batch)
 	struct slot *slot = batch->slot;
 	struct client *client = slot->client;
 	size_t total = answer_length(batch), at = 0;
-	unsigned char *bytes = total > UINT32_MAX ? NULL : staging_take(slot, total);
+	size_t heads = (size_t)batch->count * sizeof(struct rshm_batch_item);
+	unsigned char *bytes = batch->heads;
 	struct rshm_answer head = { .status = RSHM_OK };
+
+	batch->heads = NULL;
+	if (total > heads) {
+		free(bytes);
+		bytes = total > UINT32_MAX ? NULL : staging_take(slot, total);
+	}
 
 	for (uint32_t i = 0; i < batch->count && bytes; i++) {
 		const struct batch_result *r = &batch->results[i];
@@ -203,6 +213,11 @@ void batch_execute(struct slot *slot)
 	batch->next = slot->body;
 	batch->count = count;
 	slot->batch = batch;
+	batch->heads = staging_take(slot, (size_t)count * sizeof(struct rshm_batch_item));
+	if (!batch->heads) {
+		request_fail(slot, RSHM_E_AGAIN);
+		return;
+	}
 	client_ref(slot->client);
 	start_items(batch);
 }

@@ -23,6 +23,7 @@
 #define FIGURES_MS 250u
 #define DRAIN_MS 5u            /* between drains while busy */
 #define TENANT_QUANTUM (256 << 10)
+#define SWEEP_GRACE_MS 1000u
 #define POLL_NS 5000u          /* of inner polling per turn of the loop */
 
 /* ---- turns -------------------------------------------------------------------------------------------------- */
@@ -154,6 +155,27 @@ static void count_rates(struct serve_tenant *tenant)
 	tenant->rate_slot = next;
 }
 
+/* What a client gave up between two pieces is freed a second after its deadline. */
+static void sweep_slots(struct client *client, uint64_t now_ms)
+{
+	for (unsigned int i = 0; i < RSHM_SLOTS; i++) {
+		struct slot *slot = &client->slots[i];
+		bool waits = slot->phase == SLOT_RECEIVING || slot->phase == SLOT_ANSWERING;
+
+		if (waits && now_ms > slot->request.deadline_ms + SWEEP_GRACE_MS)
+			slot_clear(slot);
+	}
+}
+
+static void sweep_clients(struct serve_tenant *tenant)
+{
+	uint64_t now_ms = clock_monotonic_ms();
+	struct client *client = tenant->clients;
+
+	for (bool first = true; client && (first || client != tenant->clients); client = client->next, first = false)
+		sweep_slots(client, now_ms);
+}
+
 static void figures_on_timer(uv_timer_t *timer)
 {
 	struct worker *worker = timer->data;
@@ -162,8 +184,10 @@ static void figures_on_timer(uv_timer_t *timer)
 
 	for (size_t i = 0; i < worker->tenant_count; i++) {
 		figures_drain_tenant(&worker->tenants[i]);
-		if (tick % ticks_per_second == 0)
-			count_rates(&worker->tenants[i]);
+		if (tick % ticks_per_second != 0)
+			continue;
+		count_rates(&worker->tenants[i]);
+		sweep_clients(&worker->tenants[i]);
 	}
 	figures_publish(worker);
 }

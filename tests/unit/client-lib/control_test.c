@@ -91,7 +91,8 @@ static void ask_reversed(size_t size)
 
 	for (size_t i = 0; i < size; i++)
 		body[i] = (unsigned char)(i * 31 >> 3);
-	assert_int_equal(rt_control_ask(path, body, size, rshm_now_ms() + 5000, &answer, &length, &uid, trouble), RIPTIDE_OK);
+	assert_int_equal(rt_control_ask(path, body, size, rshm_now_ms() + 5000, &answer, &length, &uid, trouble),
+			 RIPTIDE_OK);
 	assert_int_equal(uid, geteuid());
 	assert_int_equal(length, size);
 	for (size_t i = 0; i < size; i++)
@@ -131,7 +132,8 @@ static void many_requests_go_over_one_stream(void **state)
 		unsigned char body[2] = {(unsigned char)i, 255}, *answer;
 		size_t length;
 
-		assert_int_equal(rt_control_call(fd, body, 2, rshm_now_ms() + 2000, &answer, &length, trouble), RIPTIDE_OK);
+		assert_int_equal(rt_control_call(fd, body, 2, rshm_now_ms() + 2000, &answer, &length, trouble),
+				 RIPTIDE_OK);
 		assert_int_equal(length, 2);
 		assert_int_equal(answer[1], i);
 		free(answer);
@@ -152,7 +154,8 @@ static void an_unanswered_request_is_not_sent_again(void **state)
 	uint64_t began = rshm_now_ms();
 
 	(void)state;
-	assert_int_equal(rt_control_ask(path, "once", 4, began + 200, &answer, &length, NULL, trouble), RIPTIDE_ETIMEDOUT);
+	assert_int_equal(rt_control_ask(path, "once", 4, began + 200, &answer, &length, NULL, trouble),
+			 RIPTIDE_ETIMEDOUT);
 	assert_true(rshm_now_ms() - began < 400);
 	assert_int_equal(nng_setopt_ms(rep, NNG_OPT_RECVTIMEO, 300), 0);
 	assert_int_equal(nng_recv(rep, &bytes, &size, NNG_FLAG_ALLOC), 0);
@@ -280,7 +283,8 @@ static void paths_that_cannot_be_are_refused(void **state)
 	longest[199] = '\0';
 	assert_int_equal(rt_stream_connect(longest, rshm_now_ms() + 100, &fd, &uid, trouble), RIPTIDE_EINVALID);
 	assert_int_equal(rt_stream_connect("", rshm_now_ms() + 100, &fd, &uid, trouble), RIPTIDE_EINVALID);
-	assert_int_equal(rt_stream_connect("/nowhere/at/all", rshm_now_ms() + 100, &fd, &uid, trouble), RIPTIDE_ENOAGENT);
+	assert_int_equal(rt_stream_connect("/nowhere/at/all", rshm_now_ms() + 100, &fd, &uid, trouble),
+			 RIPTIDE_ENOAGENT);
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)

@@ -13,18 +13,18 @@
 /* Codes, texts and categories. */
 
 static const int errors[] = {
-	RIPTIDE_EINVALID, RIPTIDE_ETOOBIG,   RIPTIDE_ETOOSMALL, RIPTIDE_EDENIED,  RIPTIDE_ENOTENANT, RIPTIDE_EUNSUPPORTED,
-	RIPTIDE_ECLOSED,  RIPTIDE_EAGAIN,    RIPTIDE_EUNKNOWN,  RIPTIDE_ETIMEDOUT, RIPTIDE_ENOAGENT, RIPTIDE_EBACKEND,
-	RIPTIDE_ENOMEM,   RIPTIDE_ESTALE,    RIPTIDE_EVOID,     RIPTIDE_ECORRUPT, RIPTIDE_EFORMAT,   RIPTIDE_EPROTOCOL,
-	RIPTIDE_ESYSTEM,  RIPTIDE_EFULL,
+	RIPTIDE_EINVALID,     RIPTIDE_ETOOBIG,  RIPTIDE_ETOOSMALL, RIPTIDE_EDENIED,  RIPTIDE_ENOTENANT,
+	RIPTIDE_EUNSUPPORTED, RIPTIDE_ECLOSED,  RIPTIDE_EAGAIN,    RIPTIDE_EUNKNOWN, RIPTIDE_ETIMEDOUT,
+	RIPTIDE_ENOAGENT,     RIPTIDE_EBACKEND, RIPTIDE_ENOMEM,    RIPTIDE_ESTALE,   RIPTIDE_EVOID,
+	RIPTIDE_ECORRUPT,     RIPTIDE_EFORMAT,  RIPTIDE_EPROTOCOL, RIPTIDE_ESYSTEM,  RIPTIDE_EFULL,
 };
 #define ERRORS (sizeof(errors) / sizeof(errors[0]))
 
 /* The strings that the system's metrics and logs know. */
 static const char *const categories[] = {
-	"redis",       "serialization", "compression", "configuration",  "cache",      "state", "tenant",  "sync",    "coordination",
-	"performance", "security",      "quota",       "timeout",        "tenant_access", "data_integrity", "filesystem",
-	"watch",       "metrics",       "generic",     "riptide",
+	"redis",          "serialization", "compression", "configuration", "cache",   "state",   "tenant",
+	"sync",           "coordination",  "performance", "security",      "quota",   "timeout", "tenant_access",
+	"data_integrity", "filesystem",    "watch",       "metrics",       "generic", "riptide",
 };
 
 static void every_code_has_a_text_of_its_own(void **state)

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,7 +63,8 @@ static void a_hot_entry_is_read_without_the_agent(void **state)
 	size_t length;
 
 	put(f, "user:1", "ada");
-	assert_int_equal(riptide_get_into(f->handle, "user:1", 6, buffer, sizeof(buffer), &length, &info), RIPTIDE_OK);
+	assert_int_equal(riptide_get_into(f->handle, "user:1", 6, buffer, sizeof(buffer), &length, &info),
+			 RIPTIDE_OK);
 	assert_int_equal(length, 3);
 	assert_memory_equal(buffer, "ada", 3);
 	assert_int_equal(info.flags, RIPTIDE_HOT);
@@ -91,7 +93,8 @@ static void a_small_buffer_tells_the_length_it_needs(void **state)
 	size_t length = 0;
 
 	put(f, "k", "12345");
-	assert_int_equal(riptide_get_into(f->handle, "k", 1, buffer, sizeof(buffer), &length, NULL), RIPTIDE_ETOOSMALL);
+	assert_int_equal(riptide_get_into(f->handle, "k", 1, buffer, sizeof(buffer), &length, NULL),
+			 RIPTIDE_ETOOSMALL);
 	assert_int_equal(length, 5);
 	assert_string_equal(buffer, "abc");
 	assert_int_equal(riptide_get_into(f->handle, "k", 1, NULL, 0, &length, NULL), RIPTIDE_ETOOSMALL);
@@ -283,9 +286,61 @@ static void hits_misses_and_retries_are_counted(void **state)
 	assert_int_equal(riptide_stats(f->handle, &stats), RIPTIDE_EINVALID);
 }
 
+static void a_batch_reads_from_the_segment_that_replaced_the_old(void **state)
+{
+	struct fixture *f = *state;
+	struct riptide_item items[2] = {{.key = "a", .key_length = 1}, {.key = "b", .key_length = 1}};
+
+	rshm_store_release32(&f->agent.knobs->grow, 1);
+	while (rshm_load_acquire32(&f->agent.knobs->grow))
+		rshm_pause();
+	put(f, "a", "1");
+	put(f, "b", "2");
+	assert_int_equal(riptide_get_batch(f->handle, items, 2), RIPTIDE_OK);
+	assert_int_equal(items[0].result.info.flags, RIPTIDE_HOT);
+	assert_memory_equal(items[1].result.data, "2", 2);
+	assert_int_equal(f->agent.knobs->taken[RSHM_OP_LOCATE], 1);
+	assert_int_equal(f->agent.knobs->taken[RSHM_OP_GET_BATCH], 0);
+	riptide_batch_free(items, 2);
+}
+
+#define READERS 40 /* more than shards */
+#define READS 2000
+
+static void *read_often(void *handle)
+{
+	char buffer[8];
+	size_t length;
+
+	for (int i = 0; i < READS; i++)
+		if (riptide_get_into(handle, "k", 1, buffer, sizeof(buffer), &length, NULL) != RIPTIDE_OK)
+			return NULL;
+	return handle;
+}
+
+static void hits_of_more_threads_than_shards_are_counted_exactly(void **state)
+{
+	struct fixture *f = *state;
+	struct riptide_stats stats = {.size = sizeof(stats)};
+	pthread_t threads[READERS];
+
+	put(f, "k", "v");
+	for (int i = 0; i < READERS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, read_often, f->handle), 0);
+	for (int i = 0; i < READERS; i++) {
+		void *result;
+
+		pthread_join(threads[i], &result);
+		assert_non_null(result);
+	}
+	assert_int_equal(riptide_stats(f->handle, &stats), RIPTIDE_OK);
+	assert_int_equal(stats.own_hits, READERS * READS);
+}
+
 static void arguments_are_checked(void **state)
 {
 	struct fixture *f = *state;
+	static const char long_key[65536];
 	struct riptide_set_options options = {.size = 3};
 	size_t length;
 	char text[200];
@@ -293,7 +348,8 @@ static void arguments_are_checked(void **state)
 	assert_int_equal(riptide_get_into(NULL, "k", 1, NULL, 0, &length, NULL), RIPTIDE_EINVALID);
 	assert_int_equal(riptide_get_into(f->handle, "k", 0, NULL, 0, &length, NULL), RIPTIDE_EINVALID);
 	assert_int_equal(riptide_get_into(f->handle, NULL, 1, NULL, 0, &length, NULL), RIPTIDE_EINVALID);
-	assert_int_equal(riptide_get_into(f->handle, "k", 65536, NULL, 0, &length, NULL), RIPTIDE_ETOOBIG);
+	assert_int_equal(riptide_get_into(f->handle, long_key, sizeof(long_key), NULL, 0, &length, NULL),
+			 RIPTIDE_ETOOBIG);
 	assert_int_equal(riptide_get_into(f->handle, "k", 1, NULL, 5, &length, NULL), RIPTIDE_EINVALID);
 	assert_int_equal(riptide_set(f->handle, "k\n\"", 3, NULL, 1, NULL, NULL), RIPTIDE_EINVALID);
 	assert_int_equal(riptide_last_error(f->handle, text, sizeof(text)), RIPTIDE_EINVALID);
@@ -321,6 +377,8 @@ int main(void)
 		CASE(a_lease_that_ran_out_is_served_stale_and_marked),
 		CASE(the_policy_decides_about_a_fenced_source),
 		CASE(hits_misses_and_retries_are_counted),
+		CASE(a_batch_reads_from_the_segment_that_replaced_the_old),
+		CASE(hits_of_more_threads_than_shards_are_counted_exactly),
 		CASE(arguments_are_checked),
 	};
 

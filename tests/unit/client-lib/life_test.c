@@ -31,7 +31,8 @@ struct fixture {
 
 static int open_handle(struct fixture *f, uint32_t timeout_ms)
 {
-	struct riptide_options options = {.size = sizeof(options), .timeout_ms = timeout_ms, .socket = f->agent.socket};
+	struct riptide_options options = {
+		.size = sizeof(options), .timeout_ms = timeout_ms, .socket = f->agent.socket};
 
 	return riptide_open(&options, &f->handle);
 }
@@ -122,8 +123,9 @@ static void open_without_an_agent_says_what_to_do(void **state)
 	assert_true(now_ms() - began < 1000);
 	assert_non_null(handle);
 	assert_int_equal(riptide_last_error(handle, text, sizeof(text)), RIPTIDE_ENOAGENT);
-	assert_string_equal(text, "open: the agent at /tmp/riptide-nobody.sock does not answer (No such file or directory); "
-				  "start riptided or set RIPTIDE_SOCKET");
+	assert_string_equal(
+		text, "open: the agent at /tmp/riptide-nobody.sock does not answer (No such file or directory); "
+		      "start riptided or set RIPTIDE_SOCKET");
 	assert_int_equal(put(handle, "k", "v"), RIPTIDE_ECLOSED);
 	assert_int_equal(riptide_ping(handle, NULL), RIPTIDE_ECLOSED);
 	assert_int_equal(riptide_get_batch(handle, NULL, 0), RIPTIDE_ECLOSED);

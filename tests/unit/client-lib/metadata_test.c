@@ -15,10 +15,10 @@
 static void walking_reads_every_kind(void **state)
 {
 	static const unsigned char bytes[] = {
-		1, 0, 0, 3, 0, '1', '.', '0',           /* version */
-		4, 0, 0, 0, 0,                          /* an empty tag */
-		5, 1, 0, 2, 0, 'a', 'b', 'c',           /* attribute a = bc */
-		99, 0, 0, 1, 0, '?',                    /* of a later version */
+		1,  0, 0, 3, 0, '1', '.', '0', /* version */
+		4,  0, 0, 0, 0,                /* an empty tag */
+		5,  1, 0, 2, 0, 'a', 'b', 'c', /* attribute a = bc */
+		99, 0, 0, 1, 0, '?',           /* of a later version */
 	};
 	struct riptide_field field;
 	size_t cursor = 0;
@@ -134,7 +134,8 @@ static int set(struct fixture *f, const struct riptide_metadata *metadata)
 	return riptide_set(f->handle, "k", 1, "v", 1, &options, NULL);
 }
 
-static void expect_field(const struct riptide_value *value, size_t *cursor, int kind, const char *name, const char *text)
+static void expect_field(const struct riptide_value *value, size_t *cursor, int kind, const char *name,
+			 const char *text)
 {
 	struct riptide_field field;
 
