@@ -479,11 +479,12 @@ static void report(const struct result *all, const struct riptide_stats *stats, 
 	print_latency("miss, asked of the agent", &all->latency[KIND_MISS]);
 	print_latency("set, written through to the embedded store", &all->latency[KIND_SET]);
 	print_latency("read from the embedded store by the agent", &all->latency[KIND_STORE]);
-	print_latency("the same reads from Redis, unix socket", redis);
+	print_latency("the same reads from Redis, one client alone", redis);
 	printf("\n  requests %llu, hit rate %.2f %%, served %.1f GB\n", (unsigned long long)all->requests,
 	       100.0 * (double)all->hits / (double)all->requests, (double)all->bytes / 1e9);
-	printf("  memory: one shared copy %.1f MB; %u private ones would take %.1f MB\n",
-	       (double)stats->memory_usage_bytes / 1e6, workers, (double)document_bytes * workers / 1e6);
+	printf("  memory: one shared copy of %llu documents %.1f MB; %u private ones of all would take %.1f MB\n",
+	       (unsigned long long)stats->total_keys, (double)stats->memory_usage_bytes / 1e6, workers,
+	       (double)document_bytes * workers / 1e6);
 	printf("\nThe agent was killed with SIGKILL under load and started again:\n");
 	printf("  hits meanwhile %llu (%llu marked stale), agent back after %.2f s, sets refused meanwhile %llu\n",
 	       (unsigned long long)all->crash_hits, (unsigned long long)all->stale, back_s,
@@ -546,10 +547,9 @@ int main(int argc, char **argv)
 	cache = open_cache();
 	fork_workers(cache);
 	await_pass("loading documents, cache-aside");
-	usleep(400000);
-	(void)riptide_stats(cache, &stats);
 	shared->phase = PHASE_SERVE;
 	run_for("serving", seconds * 1000);
+	(void)riptide_stats(cache, &stats);
 	shared->phase = PHASE_CRASH;
 	run_for("serving on, the agent will be killed", 500);
 	back_s = crash(cache);
