@@ -31,7 +31,7 @@ static bool take_place(struct agent *a, uint32_t *ret)
 
 static void refuse(control_attached_fn *done, void *context, int status, const char *text)
 {
-	struct control_attached attached = { .status = status, .error_text = text };
+	struct control_attached attached = {.status = status, .error_text = text};
 
 	done(context, &attached);
 }
@@ -54,8 +54,7 @@ static void accept_client(struct agent *a, const struct tenant *tenant, const st
 	}
 	binding->tenant = tenant;
 	snprintf(binding->program, sizeof(binding->program), "%s", attach->program);
-	if (!attach->clock_differs &&
-	    worker_locate(a->workers[tenant->worker], tenant, name, &attached.segment_size))
+	if (!attach->clock_differs && worker_locate(a->workers[tenant->worker], tenant, name, &attached.segment_size))
 		attached.segment_object = name;
 	done(done_context, &attached);
 }
@@ -71,10 +70,11 @@ void admission_attach(void *agent, const struct control_attach *attach, control_
 		return;
 	}
 	/* The same answer for a tenant that is not there and one that is not for this user: names are not to be probed. */
-	snprintf(text, sizeof(text),
-		 "Invalid tenant access: tenant %s not found or access denied for uid %u; see the users and groups of its "
-		 "tenant section",
-		 attach->tenant, (unsigned int)attach->peer.uid);
+	snprintf(
+		text, sizeof(text),
+		"Invalid tenant access: tenant %s not found or access denied for uid %u; see the users and groups of its "
+		"tenant section",
+		attach->tenant, (unsigned int)attach->peer.uid);
 	refuse(done, done_context, RSHM_E_NOTENANT, text);
 }
 
@@ -139,7 +139,7 @@ void admission_channel_closed(void *agent, uid_t uid, uint32_t figures_index)
 	if (!closed)
 		return;
 	*closed = (struct closed_message){
-		.message = { .handle = closed_on_arrival },
+		.message = {.handle = closed_on_arrival},
 		.agent = a,
 		.uid = uid,
 		.place = figures_index,

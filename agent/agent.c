@@ -119,9 +119,9 @@ static struct serve_options serve_options(const struct config *c)
 		.hot_max_age_ms = redis ? c->coherence.max_age_ms : 0,
 		.slow_ns = c->performance.enable_slow_log ? c->performance.slow_threshold_ms * 1000000 : 0,
 		.target_ns = c->performance.target_cache_access_ms * 1000000,
-		.compression = { .choice = c->cache.enable_compression ? choices[c->cache.compression_algorithm]
-									: ENVELOPE_CHOOSE_NONE,
-				 .threshold = c->cache.compression_threshold_bytes },
+		.compression = {.choice = c->cache.enable_compression ? choices[c->cache.compression_algorithm]
+								      : ENVELOPE_CHOOSE_NONE,
+				.threshold = c->cache.compression_threshold_bytes},
 	};
 }
 

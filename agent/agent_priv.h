@@ -55,7 +55,8 @@ int stores_create(void *agent, uv_loop_t *loop, struct store **ret, char *error,
 void stores_close(struct agent *agent);
 
 /* admission.c: hooks of the control plane, and the ends of channels */
-void admission_attach(void *agent, const struct control_attach *attach, control_attached_fn *done, void *done_context);
+void admission_attach(void *agent, const struct control_attach *attach, control_attached_fn *done,
+		      void *done_context);
 void admission_connect(void *agent, void *binding, const struct control_peer *peer, int fd, uint64_t channel_id);
 void admission_release(void *agent, void *binding);
 void admission_channel_closed(void *agent, uid_t uid, uint32_t figures_index); /* worker threads */

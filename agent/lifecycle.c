@@ -24,7 +24,8 @@ int lifecycle_prepare_dir(const char *dir, char *error, size_t error_len)
 	struct stat st;
 
 	if (mkdir(dir, 0755) < 0 && errno != EEXIST) {
-		snprintf(error, error_len, "%s: cannot be made: %s; make it for the agent's user or set agent.run_dir", dir,
+		snprintf(error, error_len,
+			 "%s: cannot be made: %s; make it for the agent's user or set agent.run_dir", dir,
 			 strerror(errno));
 		return RSHM_E_SYSTEM;
 	}
@@ -33,9 +34,10 @@ int lifecycle_prepare_dir(const char *dir, char *error, size_t error_len)
 		return RSHM_E_SYSTEM;
 	}
 	if (st.st_uid != geteuid() || (st.st_mode & 022)) {
-		snprintf(error, error_len,
-			 "%s: must belong to the agent's user (uid %u) and be writable for nobody else; it is uid %u, mode %04o",
-			 dir, (unsigned int)geteuid(), (unsigned int)st.st_uid, (unsigned int)(st.st_mode & 07777));
+		snprintf(
+			error, error_len,
+			"%s: must belong to the agent's user (uid %u) and be writable for nobody else; it is uid %u, mode %04o",
+			dir, (unsigned int)geteuid(), (unsigned int)st.st_uid, (unsigned int)(st.st_mode & 07777));
 		return RSHM_E_DENIED;
 	}
 	return RSHM_OK;
@@ -51,7 +53,7 @@ static void read_holder(int fd, char *ret, size_t size)
 
 int lifecycle_lock(const char *run_dir, int *ret_fd, char *error, size_t error_len)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	char path[512], holder[32];
 	int fd, length;
 
@@ -63,8 +65,9 @@ int lifecycle_lock(const char *run_dir, int *ret_fd, char *error, size_t error_l
 	}
 	if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
 		read_holder(fd, holder, sizeof(holder));
-		snprintf(error, error_len, "%s: another agent of this instance runs (pid %s); stop it or set agent.instance and "
-					   "agent.run_dir",
+		snprintf(error, error_len,
+			 "%s: another agent of this instance runs (pid %s); stop it or set agent.instance and "
+			 "agent.run_dir",
 			 path, holder[0] ? holder : "unknown");
 		close(fd);
 		return RSHM_E_AGAIN;

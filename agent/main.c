@@ -27,7 +27,8 @@ struct command {
 
 static const char usage[] =
 	"Usage: riptided [options]\n"
-	"  -c, --config FILE           configuration (default " CONFIG_FILE_DEFAULT ", then conf.d/*.conf beside it)\n"
+	"  -c, --config FILE           configuration (default " CONFIG_FILE_DEFAULT
+	", then conf.d/*.conf beside it)\n"
 	"      --no-config             read no file\n"
 	"      --set SECTION.OPT=VALUE override one option; may be repeated\n"
 	"  -t, --test                  check the configuration and exit\n"
@@ -46,15 +47,15 @@ enum long_option {
 };
 
 static const struct option long_options[] = {
-	{ "config", required_argument, NULL, 'c' },
-	{ "no-config", no_argument, NULL, OPTION_NO_CONFIG },
-	{ "set", required_argument, NULL, OPTION_SET },
-	{ "test", no_argument, NULL, 't' },
-	{ "print-config", no_argument, NULL, OPTION_PRINT },
-	{ "forget", no_argument, NULL, OPTION_FORGET },
-	{ "version", no_argument, NULL, 'V' },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
+	{"config", required_argument, NULL, 'c'},
+	{"no-config", no_argument, NULL, OPTION_NO_CONFIG},
+	{"set", required_argument, NULL, OPTION_SET},
+	{"test", no_argument, NULL, 't'},
+	{"print-config", no_argument, NULL, OPTION_PRINT},
+	{"forget", no_argument, NULL, OPTION_FORGET},
+	{"version", no_argument, NULL, 'V'},
+	{"help", no_argument, NULL, 'h'},
+	{NULL, 0, NULL, 0},
 };
 
 /* Returns -1 to go on, or the exit status. */
@@ -121,7 +122,7 @@ static int parse_command(int argc, char **argv, struct command *command)
 static int run(const struct command *command, struct config *config)
 {
 	char error[CONFIG_ERROR_MAX];
-	const struct rlimit no_core = { 0, 0 };
+	const struct rlimit no_core = {0, 0};
 	struct agent *agent;
 
 	log_setup(config->log.format, config->log.level);
@@ -161,7 +162,7 @@ static int run_mode(const struct command *command, struct config *config)
 
 int main(int argc, char **argv)
 {
-	struct command command = { .mode = MODE_RUN };
+	struct command command = {.mode = MODE_RUN};
 	char error[CONFIG_ERROR_MAX];
 	struct config *config;
 	int status = parse_command(argc, argv, &command);

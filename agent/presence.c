@@ -117,7 +117,7 @@ int presence_open(struct object_list *objects, const char *instance, uint32_t te
 	size_t count = object_list_copy(objects, &entries);
 	int status = RSHM_OK;
 
-	*ret = (struct presence){ .slept_ms = clock_slept_ms() };
+	*ret = (struct presence){.slept_ms = clock_slept_ms()};
 	for (size_t i = 0; i < count; i++)
 		if (entries[i].kind == OBJECT_AGENT && !ret->adopted)
 			adopt_or_discard(ret, objects, entries[i].name, tenant_capacity, client_capacity);
@@ -126,7 +126,8 @@ int presence_open(struct object_list *objects, const char *instance, uint32_t te
 		status = create(ret, objects, instance, tenant_capacity, client_capacity);
 	if (status < 0) {
 		snprintf(error, error_len, "no shared memory for the agent object (%llu KiB in /dev/shm): %s",
-			 (unsigned long long)(rshm_agent_size(tenant_capacity, client_capacity) >> 10), strerror(errno));
+			 (unsigned long long)(rshm_agent_size(tenant_capacity, client_capacity) >> 10),
+			 strerror(errno));
 		return status;
 	}
 #ifdef RIPTIDE_VERSION

@@ -14,8 +14,9 @@ static void list_change(void *context, const struct config_change *change)
 {
 	json_t *list = context;
 
-	json_array_append_new(list, json_pack("{s:s s:s? s:s? s:s}", "option", change->name, "before", change->before,
-					      "after", change->after, "effect", change->live ? "applied" : "restart"));
+	json_array_append_new(list,
+			      json_pack("{s:s s:s? s:s? s:s}", "option", change->name, "before", change->before,
+					"after", change->after, "effect", change->live ? "applied" : "restart"));
 	log_info("config", "%s: %s: %s -> %s", change->live ? "applied" : "needs a restart", change->name,
 		 change->before ? change->before : "(none)", change->after ? change->after : "(none)");
 }

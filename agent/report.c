@@ -88,16 +88,16 @@ static json_t *workers_json(struct agent *a)
 		struct worker_report r;
 
 		worker_report(a->workers[i], &r);
-		json_array_append_new(
-			list,
-			json_pack("{s:i s:i s:i s:I s:I s:I s:I s:I s:I s:I s:b s:I s:I s:o}", "worker", (int)i,
-				  "channels", (int)r.channels, "inflight", (int)r.inflight, "requests",
-				  number(r.requests), "slow", number(r.slow), "over_target", number(r.over_target),
-				  "ended_channels", number(r.ended_channels), "protocol_errors",
-				  number(r.protocol_errors), "staging_bytes", number(r.staging_bytes),
-				  "staging_refused", number(r.staging_refused), "revalidating", r.revalidating,
-				  "revalidated", number(r.revalidated), "revalidation_removed",
-				  number(r.revalidation_removed), "backend", backend_json(&r.store)));
+		json_array_append_new(list,
+				      json_pack("{s:i s:i s:i s:I s:I s:I s:I s:I s:I s:I s:b s:I s:I s:o}", "worker",
+						(int)i, "channels", (int)r.channels, "inflight", (int)r.inflight,
+						"requests", number(r.requests), "slow", number(r.slow), "over_target",
+						number(r.over_target), "ended_channels", number(r.ended_channels),
+						"protocol_errors", number(r.protocol_errors), "staging_bytes",
+						number(r.staging_bytes), "staging_refused", number(r.staging_refused),
+						"revalidating", r.revalidating, "revalidated", number(r.revalidated),
+						"revalidation_removed", number(r.revalidation_removed), "backend",
+						backend_json(&r.store)));
 	}
 	return list;
 }

@@ -198,8 +198,8 @@ static bool request_is_sound(const struct rshm_request *r)
 			return false;
 	if (r->flags & RSHM_REQUEST_FETCH)
 		return true;
-	return r->offset <= r->body_len && r->piece_len <= r->body_len - r->offset && r->metadata_len <= r->body_len &&
-	       r->key_len <= r->body_len - r->metadata_len;
+	return r->offset <= r->body_len && r->piece_len <= r->body_len - r->offset &&
+	       r->metadata_len <= r->body_len && r->key_len <= r->body_len - r->metadata_len;
 }
 
 enum rshm_take rshm_slot_take(struct rshm_channel *channel, uint32_t number, struct rshm_request *ret_request,
@@ -221,9 +221,9 @@ enum rshm_take rshm_slot_take(struct rshm_channel *channel, uint32_t number, str
 		if (state != RSHM_SLOT_SUBMITTED)
 			return RSHM_NOTHING;
 		/* Acquire: pairs with the client's release in rshm_channel_submit(). */
-		if (!rshm_cas_acq_rel32(&slot->word, &word,
-					make_word(RSHM_SLOT_GENERATION(word), word & RSHM_SLOT_WAITING,
-						  RSHM_SLOT_TAKEN)))
+		if (!rshm_cas_acq_rel32(
+			    &slot->word, &word,
+			    make_word(RSHM_SLOT_GENERATION(word), word & RSHM_SLOT_WAITING, RSHM_SLOT_TAKEN)))
 			continue;
 		rshm_copy_out(ret_request, &slot->request, sizeof(*ret_request));
 		*ret_generation = RSHM_SLOT_GENERATION(word);

@@ -92,7 +92,7 @@ void rshm_channel_format(void *object, const struct rshm_header *header, uint64_
 uint32_t rshm_channel_pending(struct rshm_channel *channel);
 
 enum rshm_take {
-	RSHM_TAKEN,   /* *ret_request is a private copy, its lengths, offsets and block numbers are within the channel */
+	RSHM_TAKEN, /* *ret_request is a private copy, its lengths, offsets and block numbers are within the channel */
 	RSHM_NOTHING, /* abandoned meanwhile (freed now), or the bit lied: go on */
 	RSHM_BROKEN,  /* fields that no correct client writes: drop the channel */
 };
@@ -102,10 +102,10 @@ enum rshm_take rshm_slot_take(struct rshm_channel *channel, uint32_t number, str
 			      uint32_t *ret_generation);
 
 enum rshm_answered {
-	RSHM_ANSWER_QUIET, /* delivered; nobody sleeps on it */
-	RSHM_ANSWER_WAKE,  /* delivered; wake the slot's futex */
-	RSHM_ANSWER_GONE,  /* the client had abandoned it: the slot is free again, forget the request */
-	RSHM_ANSWER_BROKEN,/* the word is not what we left: drop the channel */
+	RSHM_ANSWER_QUIET,  /* delivered; nobody sleeps on it */
+	RSHM_ANSWER_WAKE,   /* delivered; wake the slot's futex */
+	RSHM_ANSWER_GONE,   /* the client had abandoned it: the slot is free again, forget the request */
+	RSHM_ANSWER_BROKEN, /* the word is not what we left: drop the channel */
 };
 
 /*

@@ -65,11 +65,11 @@ struct rshm_figures {
 	uint64_t in_use; /* 0 = free; else a number that is new for every use of this place */
 	uint64_t hits, hit_bytes, misses, stale;
 	uint64_t sets, deletes, requests, errors;
-	uint64_t hit_ns_p50, hit_ns_p99; /* sampled */
-	uint32_t process_id, user_id;    /* clients */
+	uint64_t hit_ns_p50, hit_ns_p99;                      /* sampled */
+	uint32_t process_id, user_id;                         /* clients */
 	uint64_t used_bytes, limit_bytes, entries, evictions; /* tenants */
-	char name[80];                   /* tenant id, NUL-terminated */
-	char program[48];                /* clients: what the client calls itself */
+	char name[80];                                        /* tenant id, NUL-terminated */
+	char program[48];                                     /* clients: what the client calls itself */
 };
 _Static_assert(sizeof(struct rshm_figures) == 256, "figures are four lines");
 
@@ -115,8 +115,8 @@ static inline struct rshm_figures *rshm_agent_clients(struct rshm_agent *agent, 
 
 /* ---- segment ------------------------------------------------------------------------------------------------ */
 
-#define RSHM_UNIT 16u          /* bytes per position */
-#define RSHM_BUCKET_WORDS 8u   /* one line */
+#define RSHM_UNIT 16u        /* bytes per position */
+#define RSHM_BUCKET_WORDS 8u /* one line */
 #define RSHM_TAG_WORDS 4096u
 #define RSHM_RING_MIN (64u << 10)
 #define RSHM_RING_MAX (1ull << 40)
@@ -194,7 +194,7 @@ static inline uint32_t rshm_control_epoch(uint64_t control_a)
 #define RSHM_BLOCK 4096u
 #define RSHM_SLOT_BLOCKS 16u /* of one piece: 64 KiB + inline */
 #define RSHM_SHARDS 16u
-#define RSHM_TOUCHES 64u       /* per shard, a power of two */
+#define RSHM_TOUCHES 64u         /* per shard, a power of two */
 #define RSHM_LATENCY_CLASSES 32u /* powers of two of nanoseconds */
 
 /*
@@ -223,8 +223,8 @@ _Static_assert(sizeof(struct rshm_request) == 64, "request is one line");
 #define RSHM_TTL_DEFAULT 0u
 
 struct rshm_answer {
-	int32_t status; /* enum rshm_status */
-	uint32_t flags; /* RSHM_ANSWER_… */
+	int32_t status;      /* enum rshm_status */
+	uint32_t flags;      /* RSHM_ANSWER_… */
 	uint32_t answer_len; /* bytes of the whole answer: metadata ‖ value, batch items, or JSON */
 	uint32_t offset;
 	uint32_t piece_len;

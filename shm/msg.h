@@ -15,8 +15,8 @@
  */
 enum rshm_status {
 	RSHM_OK = 0,
-	RSHM_MISS = 1,       /* the key is not there; not an error */
-	RSHM_CONTINUE = 2,   /* channel only: send, or fetch, the next piece */
+	RSHM_MISS = 1,     /* the key is not there; not an error */
+	RSHM_CONTINUE = 2, /* channel only: send, or fetch, the next piece */
 
 	/* The caller's fault: do not retry unchanged. */
 	RSHM_E_INVALID = -1,     /* an argument or message that cannot be served */
@@ -28,21 +28,21 @@ enum rshm_status {
 	RSHM_E_CLOSED = -7,      /* handle or agent is shutting down */
 
 	/* Passing trouble. EAGAIN: nothing happened, retry. UNKNOWN: a write may or may not have happened. */
-	RSHM_E_AGAIN = -20,     /* a bound was reached or a peer is away; nothing was changed */
-	RSHM_E_UNKNOWN = -21,   /* the outcome of a write is not known */
-	RSHM_E_TIMEDOUT = -22,  /* deadline passed; nothing was changed (a read, or a write not yet sent) */
-	RSHM_E_NOAGENT = -23,   /* no agent answers on the socket */
-	RSHM_E_BACKEND = -24,   /* the store answered with an error of its own */
-	RSHM_E_NOMEM = -25,     /* no memory, or /dev/shm is full */
-	RSHM_E_STALE = -26,     /* only an unverified copy exists and the policy forbids to serve it */
-	RSHM_E_VOID = -27,      /* riptide_view_end: the bytes were reclaimed while the view was held */
+	RSHM_E_AGAIN = -20,    /* a bound was reached or a peer is away; nothing was changed */
+	RSHM_E_UNKNOWN = -21,  /* the outcome of a write is not known */
+	RSHM_E_TIMEDOUT = -22, /* deadline passed; nothing was changed (a read, or a write not yet sent) */
+	RSHM_E_NOAGENT = -23,  /* no agent answers on the socket */
+	RSHM_E_BACKEND = -24,  /* the store answered with an error of its own */
+	RSHM_E_NOMEM = -25,    /* no memory, or /dev/shm is full */
+	RSHM_E_STALE = -26,    /* only an unverified copy exists and the policy forbids to serve it */
+	RSHM_E_VOID = -27,     /* riptide_view_end: the bytes were reclaimed while the view was held */
 
 	/* Data or peer cannot be trusted. */
-	RSHM_E_CORRUPT = -40,   /* a stored entry failed its checks; it is never returned */
-	RSHM_E_FORMAT = -41,    /* a stored entry is of a newer format than this program knows */
-	RSHM_E_PROTOCOL = -42,  /* the peer broke the protocol; the channel or connection is dropped */
-	RSHM_E_SYSTEM = -43,    /* a system call failed where it must not; the text says which */
-	RSHM_E_FULL = -44,      /* the store has no room left (disk full, map size, maxmemory) */
+	RSHM_E_CORRUPT = -40,  /* a stored entry failed its checks; it is never returned */
+	RSHM_E_FORMAT = -41,   /* a stored entry is of a newer format than this program knows */
+	RSHM_E_PROTOCOL = -42, /* the peer broke the protocol; the channel or connection is dropped */
+	RSHM_E_SYSTEM = -43,   /* a system call failed where it must not; the text says which */
+	RSHM_E_FULL = -44,     /* the store has no room left (disk full, map size, maxmemory) */
 };
 
 /* Operations of a request channel. 1-99 data, 100-199 reserved for tags, sessions and quotas. */

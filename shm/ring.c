@@ -136,8 +136,8 @@ static bool find_once(const struct rshm_reader *reader, uint64_t hash, const voi
 		      struct rshm_found *ret, uint64_t *ret_suspect)
 {
 	struct rshm_candidates c = rshm_candidates(hash, reader->bucket_count);
-	const uint64_t *lines[2] = { reader->index + (uint64_t)c.first * RSHM_BUCKET_WORDS,
-				     reader->index + (uint64_t)c.second * RSHM_BUCKET_WORDS };
+	const uint64_t *lines[2] = {reader->index + (uint64_t)c.first * RSHM_BUCKET_WORDS,
+				    reader->index + (uint64_t)c.second * RSHM_BUCKET_WORDS};
 
 	__builtin_prefetch(lines[1]);
 	for (unsigned int i = 0; i < 2 * RSHM_BUCKET_WORDS; i++) {
@@ -196,7 +196,8 @@ bool rshm_still_valid(const struct rshm_reader *reader, const struct rshm_found 
 }
 
 enum rshm_outcome rshm_read(const struct rshm_reader *reader, uint64_t hash, const void *key, size_t key_len,
-			    void *value, size_t value_cap, void *metadata, size_t metadata_cap, struct rshm_found *ret)
+			    void *value, size_t value_cap, void *metadata, size_t metadata_cap,
+			    struct rshm_found *ret)
 {
 	for (int attempt = 0; attempt < RSHM_READ_ATTEMPTS; attempt++) {
 		enum rshm_outcome outcome = rshm_find(reader, hash, key, key_len, ret);

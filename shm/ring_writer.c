@@ -100,7 +100,7 @@ static uint64_t *find_word(const struct rshm_writer *w, uint64_t hash, const voi
 			   struct rshm_entry *ret, uint64_t *ret_units)
 {
 	struct rshm_candidates c = rshm_candidates(hash, w->bucket_count);
-	uint64_t *lines[2] = { line_of(w, c.first), line_of(w, c.second) };
+	uint64_t *lines[2] = {line_of(w, c.first), line_of(w, c.second)};
 
 	for (unsigned int i = 0; i < 2 * RSHM_BUCKET_WORDS; i++) {
 		uint64_t *word = &lines[i / RSHM_BUCKET_WORDS][i % RSHM_BUCKET_WORDS];
@@ -111,8 +111,7 @@ static uint64_t *find_word(const struct rshm_writer *w, uint64_t hash, const voi
 		position = rshm_word_position(*word, w->tail);
 		if (!position_is_live(w, position) || !entry_at(w, position, ret, ret_units))
 			continue;
-		if (ret->key_len == key_len &&
-		    memcmp(place_of(w, position) + sizeof(*ret), key, key_len) == 0)
+		if (ret->key_len == key_len && memcmp(place_of(w, position) + sizeof(*ret), key, key_len) == 0)
 			return word;
 	}
 	return NULL;
@@ -124,7 +123,7 @@ static uint64_t *word_naming(const struct rshm_writer *w, const struct rshm_entr
 	const void *key = place_of(w, entry->position) + sizeof(*entry);
 	uint64_t hash = rshm_hash(w->hash_seed, key, entry->key_len);
 	struct rshm_candidates c = rshm_candidates(hash, w->bucket_count);
-	uint64_t *lines[2] = { line_of(w, c.first), line_of(w, c.second) };
+	uint64_t *lines[2] = {line_of(w, c.first), line_of(w, c.second)};
 	uint64_t wanted = rshm_word(c.tag, entry->position);
 
 	for (unsigned int i = 0; i < 2 * RSHM_BUCKET_WORDS; i++) {
@@ -147,7 +146,7 @@ static uint64_t *displace_one(struct rshm_writer *w, uint64_t *const lines[2])
 {
 	uint64_t *victim = NULL;
 	uint64_t victim_rank = RSHM_NEVER, victim_units = 0;
-	struct rshm_entry victim_entry = { 0 };
+	struct rshm_entry victim_entry = {0};
 
 	for (unsigned int i = 0; i < 2 * RSHM_BUCKET_WORDS; i++) {
 		uint64_t *word = &lines[i / RSHM_BUCKET_WORDS][i % RSHM_BUCKET_WORDS];
@@ -181,9 +180,9 @@ static uint64_t *displace_one(struct rshm_writer *w, uint64_t *const lines[2])
 static uint64_t *free_word(struct rshm_writer *w, uint64_t hash)
 {
 	struct rshm_candidates c = rshm_candidates(hash, w->bucket_count);
-	uint64_t *lines[2] = { line_of(w, c.first), line_of(w, c.second) };
-	uint64_t *first_free[2] = { NULL, NULL };
-	unsigned int used[2] = { 0, 0 };
+	uint64_t *lines[2] = {line_of(w, c.first), line_of(w, c.second)};
+	uint64_t *first_free[2] = {NULL, NULL};
+	unsigned int used[2] = {0, 0};
 
 	for (unsigned int i = 0; i < 2 * RSHM_BUCKET_WORDS; i++) {
 		unsigned int l = i / RSHM_BUCKET_WORDS;
@@ -542,7 +541,7 @@ bool rshm_writer_walk(const struct rshm_writer *writer, uint64_t *cursor, uint32
 {
 	uint64_t position = *cursor < writer->tail ? writer->tail : *cursor;
 
-	while (position < writer->head && *steps > 0) {
+	while (position<writer->head && * steps> 0) {
 		struct rshm_entry entry;
 		uint64_t units = 1;
 

@@ -24,7 +24,7 @@ static uint64_t get_le(const unsigned char *from, size_t bytes)
 void rshm_tlv_begin(struct rshm_tlv_writer *writer, void *buffer, size_t capacity, uint16_t op, int status,
 		    uint32_t request_id)
 {
-	*writer = (struct rshm_tlv_writer){ .bytes = buffer, .capacity = capacity };
+	*writer = (struct rshm_tlv_writer){.bytes = buffer, .capacity = capacity};
 	if (capacity < sizeof(struct rshm_control_header)) {
 		writer->overflow = true;
 		return;
@@ -109,7 +109,7 @@ int rshm_tlv_open(struct rshm_tlv_reader *reader, const void *message, size_t le
 	if (header.version != RSHM_CONTROL_VERSION)
 		return RSHM_E_UNSUPPORTED;
 	*ret_header = header;
-	*reader = (struct rshm_tlv_reader){ .bytes = bytes, .length = length, .offset = sizeof(header) };
+	*reader = (struct rshm_tlv_reader){.bytes = bytes, .length = length, .offset = sizeof(header)};
 	return RSHM_OK;
 }
 

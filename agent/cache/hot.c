@@ -24,9 +24,9 @@
 #include "agent/base/log.h"
 #include "shm/os/acl.h"
 
-#define MOVE_STEPS 2048u       /* entries looked at per slice */
-#define MOVE_BYTES (1u << 20)  /* copied per slice */
-#define RETRY_MS 5000u         /* after an allocation failed */
+#define MOVE_STEPS 2048u      /* entries looked at per slice */
+#define MOVE_BYTES (1u << 20) /* copied per slice */
+#define RETRY_MS 5000u        /* after an allocation failed */
 
 struct body {
 	char name[RSHM_NAME_MAX];
@@ -116,7 +116,7 @@ static void equip_writer(struct hot *hot, struct rshm_writer *writer)
 static int body_create(struct hot *hot, const struct rshm_geometry *geometry, struct body *body)
 {
 	const struct hot_environment *env = hot->environment;
-	struct rshm_header header = { .generation = 0 };
+	struct rshm_header header = {.generation = 0};
 	uint64_t seed;
 	int status, fd;
 
@@ -296,7 +296,8 @@ static void allocation_on_done(uv_work_t *work, int cancelled)
 		hot->next = body;
 	} else {
 		log_warn("cache", "tenant %s: the hot ring cannot grow to %llu MiB: %s; it stays as it is",
-			 hot->settings.tenant, (unsigned long long)(a->geometry.ring_bytes >> 20), strerror(a->error));
+			 hot->settings.tenant, (unsigned long long)(a->geometry.ring_bytes >> 20),
+			 strerror(a->error));
 		budget_give(hot->environment->budget, a->geometry.object_size);
 		hot->retry_at_ms = clock_monotonic_ms() + RETRY_MS;
 	}
@@ -401,8 +402,9 @@ int hot_open(const struct hot_environment *environment, const struct hot_setting
 	if (!hot->current)
 		status = create_first(hot);
 	if (status < 0) {
-		log_error("cache", "tenant %s: no hot ring of %llu KiB: %s; every read goes through the agent until "
-				   "there is room in /dev/shm",
+		log_error("cache",
+			  "tenant %s: no hot ring of %llu KiB: %s; every read goes through the agent until "
+			  "there is room in /dev/shm",
 			  settings->tenant, (unsigned long long)(environment->initial_bytes >> 10), strerror(errno));
 		hot->retry_at_ms = clock_monotonic_ms() + RETRY_MS;
 	}
@@ -522,8 +524,8 @@ void hot_figures(const struct hot *hot, struct hot_figures *ret)
 		.entries = w ? w->live_entries : 0,
 		.used_bytes = w ? rshm_writer_live_bytes(w) : 0,
 		.ring_bytes = w ? w->units * RSHM_UNIT : 0,
-		.limit_bytes = hot->settings.limit_bytes ? hot->settings.limit_bytes
-							  : hot->environment->budget->total,
+		.limit_bytes =
+			hot->settings.limit_bytes ? hot->settings.limit_bytes : hot->environment->budget->total,
 		.evictions = hot->past_evictions + (w ? w->evictions + w->displaced : 0),
 		.reinsertions = hot->past_reinsertions + (w ? w->reinsertions : 0),
 		.growths = hot->growths,

@@ -20,7 +20,7 @@
 
 #define OBJECTS_MAX 8192u
 
-static const char *const kind_names[] = { [OBJECT_AGENT] = "agent", [OBJECT_SEGMENT] = "segment" };
+static const char *const kind_names[] = {[OBJECT_AGENT] = "agent", [OBJECT_SEGMENT] = "segment"};
 
 struct object_list {
 	char path[256];
@@ -161,7 +161,7 @@ size_t object_list_copy(struct object_list *list, struct object_entry **ret)
 int object_list_add(struct object_list *list, enum object_kind kind, const char *instance, const char *tenant,
 		    char ret_name[RSHM_NAME_MAX])
 {
-	struct object_entry entry = { .kind = kind };
+	struct object_entry entry = {.kind = kind};
 	unsigned char random[16];
 	char hex[2 * sizeof(random) + 1];
 	int status;

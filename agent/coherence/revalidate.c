@@ -108,7 +108,7 @@ static void probe_on_done(struct store_request *request)
 {
 	struct probe *probe = request->context;
 	struct revalidation *r = probe->owner;
-	struct envelope_head head = { 0 };
+	struct envelope_head head = {0};
 	int status = request->status;
 
 	if (status == RSHM_OK)

@@ -39,7 +39,7 @@ struct control_attach {
 /* What an accepted client is told. Texts are copied at once. */
 struct control_attached {
 	int status;                 /* RSHM_OK or a negative enum rshm_status */
-	const char *error_text;     /* with a remedy; NULL on success */
+	const char *error_text;     /* with a remedy; on success NULL, or why there are no hot reads */
 	const char *segment_object; /* NULL: no hot reads */
 	uint64_t segment_size;
 	uint64_t entry_limit; /* of key + metadata + value, bytes */
@@ -49,10 +49,15 @@ struct control_attached {
 typedef void control_attached_fn(void *context, const struct control_attached *attached);
 typedef void control_text_fn(void *context, int status, const char *json);
 
+/*
+ * What a hook is asked it answers exactly once, also after its deadline or after control_close(): the answer then goes
+ * nowhere, and what it granted comes back through release().
+ */
 struct control_hooks {
 	void *context;
 	/* May this peer use this tenant? Answers through `done`, at once or later (bounded by the request's deadline). */
-	void (*attach)(void *context, const struct control_attach *attach, control_attached_fn *done, void *done_context);
+	void (*attach)(void *context, const struct control_attach *attach, control_attached_fn *done,
+		       void *done_context);
 	/*
 	 * The client presented its ticket: `fd` (non-blocking, close-on-exec) is the doorbell connection and the hook's from now
 	 * on; it creates the channel, sends the memfd, and keeps the socket for bells and end of file.
@@ -68,24 +73,24 @@ struct control_hooks {
 
 /* Limits; every bound that a peer can press against. Copied. */
 struct control_options {
-	const char *control_path;  /* socket of the control plane */
-	const char *doorbell_path; /* absolute */
-	mode_t socket_mode;        /* 0660, or 0666 if tenants name users outside the agent's group */
+	const char *control_path; /* both absolute, at most 107 bytes */
+	const char *doorbell_path;
+	mode_t socket_mode; /* 0660, or 0666 if tenants name users outside the agent's group */
 	const char *agent_object;
 	uint64_t agent_object_size;
-	uint32_t message_bytes;          /* largest control message */
-	uint32_t handshake_timeout_ms;   /* hello, ticket, and each whole message */
-	uint32_t request_timeout_ms;     /* hooks that answer late */
-	uint32_t connections;            /* control connections in all */
+	uint32_t message_bytes;        /* largest control message */
+	uint32_t handshake_timeout_ms; /* hello, ticket, and each whole message */
+	uint32_t request_timeout_ms;   /* hooks that answer late */
+	uint32_t connections;          /* control connections in all */
 	uint32_t connections_per_uid;
-	uint32_t channels_per_uid;       /* counted from accepted attach to control_channel_closed() */
-	uint32_t clients;                /* channels in all */
+	uint32_t channels_per_uid; /* counted from accepted attach to control_channel_closed() */
+	uint32_t clients;          /* channels in all */
 	uint32_t attaches_per_second_per_uid;
 };
 
 /*
  * Opens both sockets and begins to serve. A socket file that a dead agent left is replaced (the instance lock, held by the
- * caller, proves it dead). On failure a text for people in `error`, nothing left behind.
+ * caller, proves it dead). On failure a text for people in `error`, nothing left behind once the loop has run.
  */
 int control_create(uv_loop_t *loop, const struct control_options *options, const struct control_hooks *hooks,
 		   struct control **ret, char *error, size_t error_len);
@@ -93,12 +98,16 @@ int control_create(uv_loop_t *loop, const struct control_options *options, const
 /* The channel of an earlier connect() hook has ended: gives its uid's place back. */
 void control_channel_closed(struct control *control, uid_t uid);
 
-/* Stops accepting, drops connections and tickets, removes the socket files, then calls `closed` from the loop. */
+/*
+ * Stops accepting, drops connections and tickets, removes the socket files, then calls `closed` from the loop: at most 3 s
+ * later, even if nng hangs.
+ */
 void control_close(struct control *control, void (*closed)(void *context), void *context);
 
 /* Counters for status: monotonic since start. */
 struct control_figures {
-	uint64_t connections, refused_connections, requests, malformed, timed_out, attaches, refused_attaches, channels_open;
+	uint64_t connections, refused_connections, requests, malformed, timed_out, attaches, refused_attaches,
+		channels_open;
 };
 void control_figures(const struct control *control, struct control_figures *ret);
 

@@ -10,7 +10,6 @@
 #include <stdbool.h>
 
 #include <nng/nng.h>
-#include <nng/supplemental/util/platform.h>
 
 #include "agent/base/log.h"
 #include "agent/base/mailbox.h"

@@ -82,9 +82,9 @@ void client_drop(struct client *client, const char *why)
 		return;
 	if (why) {
 		worker->totals.protocol_errors++;
-		log_limited(&limit, LOG_LEVEL_WARN, "serve",
-			    "channel %llu (uid %u, tenant %s) is closed: %s", (unsigned long long)client->channel_id,
-			    (unsigned int)client->uid, client->tenant->tenant->id, why);
+		log_limited(&limit, LOG_LEVEL_WARN, "serve", "channel %llu (uid %u, tenant %s) is closed: %s",
+			    (unsigned long long)client->channel_id, (unsigned int)client->uid,
+			    client->tenant->tenant->id, why);
 	}
 	figures_drain_client(client);
 	client->dropped = true;
@@ -159,7 +159,7 @@ static void death_on_ready(uv_poll_t *poll, int status, int events)
 static int send_channel(int fd, int channel_fd)
 {
 	char welcome = 0;
-	struct iovec byte = { .iov_base = &welcome, .iov_len = 1 };
+	struct iovec byte = {.iov_base = &welcome, .iov_len = 1};
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(int))];
@@ -184,7 +184,7 @@ static int send_channel(int fd, int channel_fd)
 static int make_channel(struct client *client)
 {
 	const struct serve_environment *env = client->worker->env;
-	struct rshm_header header = { .generation = client->channel_id };
+	struct rshm_header header = {.generation = client->channel_id};
 	int fd, status = rshm_map_create_channel(&client->map, &fd);
 
 	if (status < 0)

@@ -6,7 +6,7 @@
 
 static void answer_bytes(struct slot *slot, const void *bytes, size_t length)
 {
-	struct rshm_answer head = { .status = RSHM_OK };
+	struct rshm_answer head = {.status = RSHM_OK};
 
 	request_answer(slot, &head, NULL, 0, bytes, length);
 }

@@ -62,7 +62,7 @@ static void answer_batch(struct batch *batch)
 	size_t total = answer_length(batch), at = 0;
 	size_t heads = (size_t)batch->count * sizeof(struct rshm_batch_item);
 	unsigned char *bytes = batch->heads;
-	struct rshm_answer head = { .status = RSHM_OK };
+	struct rshm_answer head = {.status = RSHM_OK};
 
 	batch->heads = NULL;
 	if (total > heads) {

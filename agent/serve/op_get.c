@@ -121,7 +121,8 @@ static void get_on_found(struct entry_op *op)
 		static struct log_limit limit = LOG_LIMIT(5, 10000);
 
 		log_limited(&limit, LOG_LEVEL_ERROR, "serve",
-			    "tenant %s: a stored entry is refused: %s; delete or rewrite the key", op->tenant->tenant->id,
+			    "tenant %s: a stored entry is refused: %s; delete or rewrite the key",
+			    op->tenant->tenant->id,
 			    status == RSHM_E_FORMAT ? "written by a newer version" : "damaged");
 		entry_complete(op, status, true);
 		return;

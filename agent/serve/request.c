@@ -192,7 +192,7 @@ void request_answer(struct slot *slot, const struct rshm_answer *head, const voi
 
 void request_fail(struct slot *slot, int status)
 {
-	struct rshm_answer head = { .status = status };
+	struct rshm_answer head = {.status = status};
 
 	request_answer(slot, &head, NULL, 0, NULL, 0);
 }
@@ -315,12 +315,13 @@ static void receive(struct slot *slot)
 {
 	const struct rshm_request *piece = &slot->piece;
 
-	rshm_piece_read(slot->client->channel, slot->number, piece, 0, slot->body + slot->body_have, piece->piece_len);
+	rshm_piece_read(slot->client->channel, slot->number, piece, 0, slot->body + slot->body_have,
+			piece->piece_len);
 	slot->body_have += piece->piece_len;
 	if (slot->body_have == slot->request.body_len) {
 		execute(slot);
 	} else {
-		struct rshm_answer more = { .status = RSHM_CONTINUE, .offset = slot->body_have };
+		struct rshm_answer more = {.status = RSHM_CONTINUE, .offset = slot->body_have};
 
 		slot->phase = SLOT_RECEIVING;
 		send_word(slot, &more);

@@ -87,8 +87,8 @@ struct serve_tenant {
 	struct serve_counts counts;
 	struct histogram hit_ns;
 	uint64_t staging_bytes;
-	int64_t deficit; /* of the round robin, in bytes */
-	struct client *clients; /* a ring; NULL = none */
+	int64_t deficit;              /* of the round robin, in bytes */
+	struct client *clients;       /* a ring; NULL = none */
 	uint64_t rate_operations[11]; /* per second, the last one running */
 	uint32_t rate_slot;
 };
@@ -111,7 +111,7 @@ struct slot {
 	struct rshm_request piece;   /* as last submitted: its blocks are where bytes go */
 	unsigned char *body;
 	uint32_t body_have;
-	uint64_t staged; /* bytes accounted */
+	uint64_t staged;       /* bytes accounted */
 	unsigned char *answer; /* what is left to send */
 	uint32_t answer_len, answer_sent, answer_kept;
 	struct rshm_answer head;
@@ -136,7 +136,7 @@ struct client {
 	uint32_t handles;    /* open uv handles */
 	uint32_t pending;    /* submitted slots not yet taken */
 	bool awake, dropped;
-	uint64_t active_ns;    /* last request */
+	uint64_t active_ns; /* last request */
 	uint64_t bell_window_ms;
 	uint32_t bells;
 	struct serve_counts counts;

@@ -21,10 +21,10 @@
 
 #define MAILBOX_LIMIT 65536u
 #define FIGURES_MS 250u
-#define DRAIN_MS 5u            /* between drains while busy */
+#define DRAIN_MS 5u /* between drains while busy */
 #define TENANT_QUANTUM (256 << 10)
 #define SWEEP_GRACE_MS 1000u
-#define POLL_NS 5000u          /* of inner polling per turn of the loop */
+#define POLL_NS 5000u /* of inner polling per turn of the loop */
 
 /* ---- turns -------------------------------------------------------------------------------------------------- */
 
@@ -145,8 +145,8 @@ static void prepare_on_turn(uv_prepare_t *prepare)
 
 static void count_rates(struct serve_tenant *tenant)
 {
-	uint64_t operations = tenant->counts.hits + tenant->counts.misses + tenant->counts.sets +
-			      tenant->counts.deletes;
+	uint64_t operations =
+		tenant->counts.hits + tenant->counts.misses + tenant->counts.sets + tenant->counts.deletes;
 	uint32_t next = (tenant->rate_slot + 1) % 11;
 
 	/* The running slot holds the total at its begin until its second is over. */
@@ -511,7 +511,7 @@ int worker_start(const struct serve_environment *environment, uint32_t index, co
 
 void worker_stop(struct worker *worker, uint32_t drain_ms, bool keep)
 {
-	struct order order = { .what = ORDER_STOP, .drain_ms = drain_ms, .keep = keep };
+	struct order order = {.what = ORDER_STOP, .drain_ms = drain_ms, .keep = keep};
 
 	while (!post(worker, &order))
 		usleep(1000); /* the mailbox is bounded and its loop runs */
@@ -532,7 +532,7 @@ void worker_join(struct worker **worker)
 
 bool worker_connect(struct worker *worker, const struct worker_client *client)
 {
-	struct order order = { .what = ORDER_CONNECT, .client = *client };
+	struct order order = {.what = ORDER_CONNECT, .client = *client};
 
 	return post(worker, &order);
 }
@@ -548,7 +548,7 @@ bool worker_locate(struct worker *worker, const struct tenant *tenant, char ret_
 
 void worker_revalidate(struct worker *worker)
 {
-	struct order order = { .what = ORDER_REVALIDATE };
+	struct order order = {.what = ORDER_REVALIDATE};
 
 	if (!post(worker, &order))
 		log_warn("serve", "worker %u is too busy to revalidate now", worker->index);

@@ -26,11 +26,11 @@
 #include <uv.h>
 
 enum store_op {
-	STORE_GET,    /* -> RSHM_OK with the whole envelope in `result`, or RSHM_MISS */
-	STORE_HEAD,   /* -> RSHM_OK with at least the envelope's fixed head, key and metadata if they fit `head_bytes` */
-	STORE_PUT,    /* envelope replaces what was there; expires at `expiry_ms` */
+	STORE_GET,  /* -> RSHM_OK with the whole envelope in `result`, or RSHM_MISS */
+	STORE_HEAD, /* -> RSHM_OK with at least the envelope's fixed head, key and metadata if they fit `head_bytes` */
+	STORE_PUT,  /* envelope replaces what was there; expires at `expiry_ms` */
 	STORE_DELETE, /* -> RSHM_OK if there was one, RSHM_MISS if not */
-	STORE_TOUCH,  /* new `expiry_ms` in the envelope's head and in the backend's own clock; -> RSHM_OK or RSHM_MISS */
+	STORE_TOUCH, /* new `expiry_ms` in the envelope's head and in the backend's own clock; -> RSHM_OK or RSHM_MISS */
 };
 
 /* Where an entry lives. The tenant's text and the key are borrowed until `done`. */
@@ -74,11 +74,11 @@ struct store_request {
 
 /* What `riptidectl status` tells of a backend. */
 struct store_status {
-	const char *name;   /* "embedded", "redis" */
-	bool ready;         /* answers now */
-	char detail[256];   /* endpoint without secrets; since when and why not ready; server and version */
+	const char *name; /* "embedded", "redis" */
+	bool ready;       /* answers now */
+	char detail[256]; /* endpoint without secrets; since when and why not ready; server and version */
 	uint32_t connections, connections_max;
-	uint64_t pending;   /* requests not yet answered */
+	uint64_t pending; /* requests not yet answered */
 	uint64_t completed, failed, retried, reconnects;
 	uint64_t entries, bytes; /* as far as the backend knows; 0 = not known */
 };

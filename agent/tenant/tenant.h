@@ -21,8 +21,8 @@ struct tenant {
 	char id[RSHM_TENANT_MAX + 1];
 	uint32_t number; /* the embedded store's short form */
 	uint32_t shards;
-	uint64_t generation; /* of the namespace */
-	uint32_t worker;     /* index of its owner */
+	uint64_t generation;     /* of the namespace */
+	uint32_t worker;         /* index of its owner */
 	uint64_t memory_bytes;   /* limit of its hot segment; 0 = the agent's total */
 	uint64_t default_ttl_ms; /* 0 = entries do not expire */
 	uint32_t ttl_jitter_percent;

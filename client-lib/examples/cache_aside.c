@@ -33,7 +33,7 @@ static size_t load_document(const char *path, char *buffer)
 /* The whole of cache-aside. An error of the cache is no error of the application: it loads the document itself. */
 static size_t get_document(riptide *cache, const char *path, char *buffer, unsigned long *hits)
 {
-	struct riptide_set_options options = { .size = sizeof(options), .ttl_ms = 3600 * 1000 };
+	struct riptide_set_options options = {.size = sizeof(options), .ttl_ms = 3600 * 1000};
 	size_t length;
 
 	if (riptide_get_into(cache, path, strlen(path), buffer, DOCUMENT_MAX, &length, NULL) == RIPTIDE_OK) {

@@ -305,7 +305,7 @@ static void await_agent(riptide *cache)
 static riptide *open_cache(void)
 {
 	char socket_path[300];
-	struct riptide_options options = { .size = sizeof(options), .socket = socket_path, .name = "demo" };
+	struct riptide_options options = {.size = sizeof(options), .socket = socket_path, .name = "demo"};
 	riptide *cache = NULL;
 
 	snprintf(socket_path, sizeof(socket_path), "%s/run/control.sock", folder);
@@ -324,7 +324,7 @@ static riptide *open_cache(void)
 
 static int redis_connect(void)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", redis_socket);
@@ -454,8 +454,8 @@ static void print_latency(const char *what, const struct histogram *h)
 	double p50 = percentile(h, 50), p99 = percentile(h, 99);
 
 	if (h->total)
-		printf("  %-46s %10llu   p50 %8.2f us   p99 %8.2f us\n", what, (unsigned long long)h->total, p50 / 1000,
-		       p99 / 1000);
+		printf("  %-46s %10llu   p50 %8.2f us   p99 %8.2f us\n", what, (unsigned long long)h->total,
+		       p50 / 1000, p99 / 1000);
 }
 
 /* Kills the agent under load, starts it again, and measures until a write goes through. */
@@ -532,8 +532,8 @@ static void fork_workers(riptide *cache)
 
 int main(int argc, char **argv)
 {
-	struct riptide_stats stats = { .size = sizeof(stats) };
-	struct histogram redis = { .total = 0 };
+	struct riptide_stats stats = {.size = sizeof(stats)};
+	struct histogram redis = {.total = 0};
 	struct result all;
 	double back_s;
 	riptide *cache;

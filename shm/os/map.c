@@ -47,7 +47,8 @@ static int status_of_errno(void)
 /* An address range of `size` bytes that begins at a huge page's boundary, reserved; NULL if there is none. */
 static void *reserve_aligned(uint64_t size)
 {
-	unsigned char *base = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	unsigned char *base =
+		mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uint64_t skip;
 
 	if (base == MAP_FAILED)

@@ -39,12 +39,12 @@ enum fault {
 	FAULT_ADOPT,   /* what a killed writer left cannot be adopted */
 	FAULT_ACCOUNT, /* the next writer's counts disagree with the ring */
 };
-static const char *const fault_names[] = { "none",  "torn or foreign bytes", "stale after acknowledgement",
-					   "hang",  "adoption refused",      "counts disagree" };
+static const char *const fault_names[] = {"none", "torn or foreign bytes", "stale after acknowledgement",
+					  "hang", "adoption refused",      "counts disagree"};
 
 struct shared {
-	uint64_t versions;        /* drawn so far */
-	uint64_t floor[KEYS];     /* readers may see no older version */
+	uint64_t versions;    /* drawn so far */
+	uint64_t floor[KEYS]; /* readers may see no older version */
 	uint64_t reads[READERS_MAX], hits[READERS_MAX];
 	uint64_t writes, wraps;
 	uint32_t fault, stop;
@@ -176,7 +176,7 @@ static void check_one(const struct rshm_reader *reader, unsigned int number)
 	size_t key_len = make_key(key, name);
 	uint64_t hash = rshm_hash(reader->hash_seed, name, key_len);
 	uint64_t floor = rshm_load_acquire(&shared->floor[key]);
-	struct rshm_found found = { .tail = 0 };
+	struct rshm_found found = {.tail = 0};
 	enum rshm_outcome outcome;
 
 	if (random_next() % 2)
@@ -393,7 +393,7 @@ static void finish(pid_t *pids)
 
 static void make_ring(void)
 {
-	struct rshm_header header = { .generation = 1 };
+	struct rshm_header header = {.generation = 1};
 	struct rshm_writer writer;
 
 	rshm_geometry_plan(ring_bytes, 1u << 20, &geometry);

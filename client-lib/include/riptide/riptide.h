@@ -63,14 +63,15 @@ typedef struct riptide riptide;
 /* ---- handle ------------------------------------------------------------------------------------------------- */
 
 struct riptide_options {
-	size_t size;         /* sizeof(struct riptide_options): later versions add fields behind */
-	const char *socket;  /* control socket; NULL: $RIPTIDE_SOCKET, else /run/riptide/control.sock */
-	const char *tenant;  /* NULL: $RIPTIDE_TENANT, else "default" */
-	const void *token;   /* for tenants that ask for one; NULL: none */
+	size_t size;        /* sizeof(struct riptide_options): later versions add fields behind */
+	const char *socket; /* control socket; NULL: $RIPTIDE_SOCKET, else /run/riptide/control.sock */
+	const char *tenant; /* NULL: $RIPTIDE_TENANT, else "default" */
+	const void *token;  /* for tenants that ask for one; NULL: none */
 	size_t token_length;
 	uint32_t timeout_ms; /* deadline of every call; 0: 5,000 */
-	uint32_t spin_us;    /* how long a waiting call polls before it sleeps; 0: 20; it switches itself off when it does not pay */
-	const char *name;    /* shown by `riptidectl clients`; NULL: the program's name */
+	uint32_t
+		spin_us; /* how long a waiting call polls before it sleeps; 0: 20; it switches itself off when it does not pay */
+	const char *name; /* shown by `riptidectl clients`; NULL: the program's name */
 };
 
 /*
@@ -111,7 +112,7 @@ const char *riptide_version(void);
 struct riptide_info {
 	uint64_t version; /* of the entry: milliseconds since 1970 << 16 | counter; larger is newer */
 	uint64_t age_ms;
-	uint64_t ttl_ms;  /* remaining; RIPTIDE_NEVER: does not expire */
+	uint64_t ttl_ms; /* remaining; RIPTIDE_NEVER: does not expire */
 	uint32_t flags;
 	uint32_t metadata_length;
 };
@@ -138,7 +139,8 @@ void riptide_value_free(struct riptide_value *value);
 
 /* A value in place, in shared memory or, when it is not hot, in a copy. */
 struct riptide_view {
-	const void *data; /* may be overwritten at any moment: parse with care, and believe it only after riptide_view_end() */
+	const void *
+		data; /* may be overwritten at any moment: parse with care, and believe it only after riptide_view_end() */
 	size_t length;
 	struct riptide_info info;
 	void *reserved[8]; /* the library's */
@@ -172,8 +174,8 @@ struct riptide_metadata {
 };
 
 struct riptide_set_options {
-	size_t size;     /* sizeof(struct riptide_set_options) */
-	uint64_t ttl_ms; /* 0: the tenant's default; RIPTIDE_NEVER: does not expire */
+	size_t size;                             /* sizeof(struct riptide_set_options) */
+	uint64_t ttl_ms;                         /* 0: the tenant's default; RIPTIDE_NEVER: does not expire */
 	const struct riptide_metadata *metadata; /* NULL: none */
 };
 
@@ -249,9 +251,9 @@ struct riptide_stats {
 	uint64_t memory_limit_bytes;
 	uint64_t hits, misses, stale, sets, deletes, evictions;
 	uint64_t hit_bytes;
-	double hit_rate, miss_rate; /* of all reads; 0 when there were none */
-	double avg_access_time_us;  /* of sampled hot reads */
-	double ops_per_second;      /* over the last 10 seconds */
+	double hit_rate, miss_rate;   /* of all reads; 0 when there were none */
+	double avg_access_time_us;    /* of sampled hot reads */
+	double ops_per_second;        /* over the last 10 seconds */
 	double avg_compression_ratio; /* stored / plain of what was written; 1 when nothing was */
 	uint64_t hit_ns_p50, hit_ns_p99;
 	/* this handle's own */

@@ -56,7 +56,8 @@ static int setup(void **state)
 	};
 	randombytes_buf(f->environment.instance, 16);
 	rshm_boot_id(f->environment.boot_id);
-	f->settings = (struct hot_settings){ .tenant = "default", .policy = RSHM_POLICY_STALE, .stale_limit_ms = 60000 };
+	f->settings =
+		(struct hot_settings){.tenant = "default", .policy = RSHM_POLICY_STALE, .stale_limit_ms = 60000};
 	f->sources[0].epoch = 1;
 	f->sources[0].lease_until_ms = RSHM_NEVER;
 	uv_loop_init(&f->loop);
@@ -266,7 +267,7 @@ static void tier_without_memory_refuses_and_gets_some_later(void **state)
 static void judge_follows_lease_epoch_and_expiry(void **state)
 {
 	struct fixture *f = *state;
-	struct rshm_item item = { .control_a = rshm_control_a(0, 0, 1), .control_b = RSHM_NEVER };
+	struct rshm_item item = {.control_a = rshm_control_a(0, 0, 1), .control_b = RSHM_NEVER};
 
 	open_tier(f, NULL);
 	assert_int_equal(hot_judge(f->hot, &item), RSHM_VERIFIED);

@@ -49,12 +49,12 @@ static void on_share(struct inflight_op *base, struct inflight_op *first)
 static struct op make(const char *key, char name, bool is_read)
 {
 	struct op op = {
-		.base = { .tenant = &table,
-			  .key = key,
-			  .key_len = strlen(key),
-			  .is_read = is_read,
-			  .start = on_start,
-			  .share = on_share },
+		.base = {.tenant = &table,
+			 .key = key,
+			 .key_len = strlen(key),
+			 .is_read = is_read,
+			 .start = on_start,
+			 .share = on_share},
 		.name = name,
 	};
 
@@ -214,11 +214,13 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(first_operation_starts_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(writes_of_a_key_keep_their_order, setup, teardown),
-		cmocka_unit_test_setup_teardown(reads_behind_a_read_share_its_answer_up_to_the_next_write, setup, teardown),
+		cmocka_unit_test_setup_teardown(reads_behind_a_read_share_its_answer_up_to_the_next_write, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(answer_that_is_not_for_others_is_not_shared, setup, teardown),
 		cmocka_unit_test_setup_teardown(other_keys_and_tenants_do_not_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(read_entered_while_answers_are_shared_asks_anew, setup, teardown),
-		cmocka_unit_test_setup_teardown(long_line_of_operations_that_end_at_once_needs_no_stack, setup, teardown),
+		cmocka_unit_test_setup_teardown(long_line_of_operations_that_end_at_once_needs_no_stack, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(full_table_refuses, setup, teardown),
 	};
 

@@ -7,14 +7,14 @@
 
 #include "agent/tenant/tenant.h"
 
-static const uid_t shop_users[] = { 1001, 1002 };
-static const gid_t shop_groups[] = { 2001 };
-static const uid_t own_users[] = { 900 };
+static const uid_t shop_users[] = {1001, 1002};
+static const gid_t shop_groups[] = {2001};
+static const uid_t own_users[] = {900};
 
 static const struct tenant_settings settings[] = {
-	{ .id = "default", .users = own_users, .user_count = 1, .default_ttl_ms = 5000 },
-	{ .id = "shop", .users = shop_users, .user_count = 2, .groups = shop_groups, .group_count = 1 },
-	{ .id = "third", .users = own_users, .user_count = 1 },
+	{.id = "default", .users = own_users, .user_count = 1, .default_ttl_ms = 5000},
+	{.id = "shop", .users = shop_users, .user_count = 2, .groups = shop_groups, .group_count = 1},
+	{.id = "third", .users = own_users, .user_count = 1},
 };
 
 static int setup(void **state)
@@ -60,8 +60,8 @@ static void only_named_users_and_groups_may(void **state)
 
 static void root_may_and_the_overflow_uid_may_not(void **state)
 {
-	const uid_t overflow[] = { TENANT_OVERFLOW_UID };
-	struct tenant_settings careless = { .id = "careless", .users = overflow, .user_count = 1 };
+	const uid_t overflow[] = {TENANT_OVERFLOW_UID};
+	struct tenant_settings careless = {.id = "careless", .users = overflow, .user_count = 1};
 	struct tenant_registry *registry;
 
 	assert_true(tenant_permits(tenant_find(*state, "shop"), 0, 0));
