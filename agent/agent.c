@@ -330,8 +330,9 @@ static void begin_stop(struct agent *a)
 		return;
 	a->stopping = true;
 	lifecycle_notify_stopping();
-	log_info("agent", "stopping: draining for at most %llu s",
-		 (unsigned long long)a->config->agent.shutdown_timeout_seconds);
+	if (a->started_ms != 0) /* a start that failed has one line of its own */
+		log_info("agent", "stopping: draining for at most %llu s",
+			 (unsigned long long)a->config->agent.shutdown_timeout_seconds);
 	if (a->control)
 		control_close(a->control, control_on_closed, a);
 	else
@@ -456,17 +457,20 @@ int agent_start(const struct config_sources *sources, struct config *config, str
 	error[0] = '\0';
 	status = bring_up(a, error, error_len);
 	if (status < 0) {
+		/* What a predecessor left stays for another try, our own goes. */
+		bool keep = a->presence.adopted;
+
 		if (!error[0])
 			snprintf(error, error_len, "no memory");
-		/* What runs already ends the ordinary way, and what a predecessor left stays for another try. */
+		/* What runs already ends the ordinary way. */
 		if (!a->workers)
 			a->worker_count = 0;
 		if (a->loop_open) {
-			a->config->agent.keep_on_stop = true;
+			a->config->agent.keep_on_stop = keep;
 			begin_stop(a);
 			uv_run(&a->loop, UV_RUN_DEFAULT);
 		}
-		destroy(&a, true);
+		destroy(&a, keep);
 		return status;
 	}
 	a->started_ms = clock_monotonic_ms();

@@ -335,7 +335,7 @@ static UNUSED void sleep_ms(unsigned int ms)
 static UNUSED void plane_init(struct plane *p)
 {
 	*p = (struct plane){.descriptors_before = count_descriptors()};
-	snprintf(p->folder, sizeof(p->folder), "/tmp/riptide-control-XXXXXX");
+	snprintf(p->folder, sizeof(p->folder), "/tmp/riptide-plane-XXXXXX");
 	must(mkdtemp(p->folder) != NULL);
 	must(chmod(p->folder, 0755) == 0);
 	snprintf(p->control_path, sizeof(p->control_path), "%s/control.sock", p->folder);
