@@ -292,6 +292,24 @@ static bool wants_keep(struct rshm_writer *w, const struct rshm_item *item, uint
 	return (rshm_control_flags(item->control_a) & RSHM_FLAG_TOUCHED) != 0;
 }
 
+static void move_tail(struct rshm_writer *w, uint64_t position)
+{
+	w->tail = position;
+	RSHM_TORTURE_POINT(1);
+#if RSHM_MUTANT != 2
+	/* Pairs with the readers' acquire load of tail; ordered before the bytes by the fence in append(). */
+	rshm_store_release(&w->segment->tail, w->tail);
+#endif
+}
+
+/* Room to copy an entry at `position` to the head. Where the gap is used up, what lies before it is given back first. */
+static bool has_room_to_keep(struct rshm_writer *w, uint64_t position, uint64_t units, uint64_t reserve)
+{
+	if (free_units(w) < units_with_filler(w, units) + reserve)
+		move_tail(w, position);
+	return free_units(w) >= units_with_filler(w, units) + reserve;
+}
+
 /* One live entry at the tail: copied to the head if policy, credit and room allow, dropped otherwise. */
 static void pass_entry(struct rshm_writer *w, const struct rshm_entry *entry, uint64_t units, uint64_t reserve)
 {
@@ -302,8 +320,8 @@ static void pass_entry(struct rshm_writer *w, const struct rshm_entry *entry, ui
 		return;
 	item_of(w, entry, &item);
 	account_gone(w, units);
-	if (w->reinsert_credit >= units && free_units(w) >= units_with_filler(w, units) + reserve &&
-	    wants_keep(w, &item, entry->position)) {
+	if (w->reinsert_credit >= units && wants_keep(w, &item, entry->position) &&
+	    has_room_to_keep(w, entry->position, units, reserve)) {
 		w->reinsert_credit -= units;
 		w->reinsertions++;
 		item.control_a &= ~(uint64_t)RSHM_FLAG_TOUCHED;
@@ -333,12 +351,7 @@ static void reclaim_step(struct rshm_writer *w, uint64_t reserve)
 			pass_entry(w, &entry, units, reserve);
 		position += units;
 	}
-	w->tail = position;
-	RSHM_TORTURE_POINT(1);
-#if RSHM_MUTANT != 2
-	/* Pairs with the readers' acquire load of tail; ordered before the bytes by the fence in append(). */
-	rshm_store_release(&w->segment->tail, w->tail);
-#endif
+	move_tail(w, position);
 }
 
 static void make_room(struct rshm_writer *w, uint64_t units)

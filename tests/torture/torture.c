@@ -99,10 +99,10 @@ static void dawdle(void)
 /* Called by the ring between its steps. */
 void torture_point(int point)
 {
-	(void)point;
 	if (!is_writer)
 		return;
-	if (random_next() % POINT_KILL_ONE_IN == 0)
+	/* Between word and end of the append a kill does the most harm to a wrong order. */
+	if (random_next() % (point == 5 ? POINT_KILL_ONE_IN / 20 : POINT_KILL_ONE_IN) == 0)
 		kill(getpid(), SIGKILL);
 	if (random_next() % 16 == 0)
 		dawdle();
