@@ -240,7 +240,7 @@ static void revalidate_all(struct agent *a)
 /* The stale limit of a later fence begins anew once no entry of this one is left. */
 static void watch_revalidation(struct agent *a)
 {
-	if (!a->revalidating)
+	if (!a->revalidating || a->stopping)
 		return;
 	for (uint32_t i = 0; i < a->worker_count; i++) {
 		struct worker_report report;
@@ -269,9 +269,12 @@ static void count_channels(struct agent *a)
 static void beat_on_timer(uv_timer_t *timer)
 {
 	struct agent *a = timer->data;
+	bool slept = presence_beat(&a->presence, a->config->coherence.lease_ms);
 
-	count_channels(a);
-	if (presence_beat(&a->presence, a->config->coherence.lease_ms)) {
+	/* While stopping, leases go on, but workers end under our hands. */
+	if (!a->stopping)
+		count_channels(a);
+	if (slept && !a->stopping) {
 		log_info("agent", "the machine slept; hot entries are checked against the store again");
 		revalidate_all(a);
 	}

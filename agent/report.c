@@ -10,6 +10,7 @@
 
 #include "agent/agent_priv.h"
 #include "agent/base/clock.h"
+#include "shm/order.h"
 #include "shm/source.h"
 
 static json_int_t number(uint64_t value)
@@ -35,8 +36,11 @@ static json_t *tenants_json(struct agent *a)
 
 	for (size_t i = 0; i < tenant_count(a->tenants); i++) {
 		const struct tenant *tenant = tenant_at(a->tenants, i);
-		struct rshm_figures *f = &all[i];
-		json_t *entry = figures_json(f);
+		struct rshm_figures copy, *f = &copy;
+		json_t *entry;
+
+		rshm_copy_out(f, &all[i], sizeof(copy)); /* a worker may be writing them */
+		entry = figures_json(f);
 
 		json_object_set_new(entry, "tenant", json_string(tenant->id));
 		json_object_set_new(entry, "worker", json_integer(tenant->worker));
@@ -56,16 +60,18 @@ static json_t *clients_json(struct agent *a)
 	json_t *list = json_array();
 
 	for (uint32_t i = 0; i < agent->client_capacity; i++) {
+		struct rshm_figures f;
 		json_t *entry;
 
 		if (__atomic_load_n(&all[i].in_use, __ATOMIC_ACQUIRE) == 0)
 			continue;
-		entry = figures_json(&all[i]);
-		json_object_set_new(entry, "channel", json_integer(number(all[i].in_use)));
-		json_object_set_new(entry, "pid", json_integer(all[i].process_id));
-		json_object_set_new(entry, "uid", json_integer(all[i].user_id));
-		json_object_set_new(entry, "tenant", json_stringn(all[i].name, strnlen(all[i].name, 64)));
-		json_object_set_new(entry, "program", json_stringn(all[i].program, strnlen(all[i].program, 47)));
+		rshm_copy_out(&f, &all[i], sizeof(f)); /* a worker may be writing them */
+		entry = figures_json(&f);
+		json_object_set_new(entry, "channel", json_integer(number(f.in_use)));
+		json_object_set_new(entry, "pid", json_integer(f.process_id));
+		json_object_set_new(entry, "uid", json_integer(f.user_id));
+		json_object_set_new(entry, "tenant", json_stringn(f.name, strnlen(f.name, 64)));
+		json_object_set_new(entry, "program", json_stringn(f.program, strnlen(f.program, 47)));
 		json_array_append_new(list, entry);
 	}
 	return list;

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,7 @@
 
 #define PATIENCE_MS 20000
 #define STEP_MS 5
+#define CONFIG_FILE "config-file="
 
 static void pause_ms(long ms)
 {
@@ -87,10 +89,12 @@ static void become_agent(const struct agent_process *p, pid_t parent)
 	dup2(log, 2);
 	program_path(program, sizeof(program));
 	arguments[count++] = program;
-	arguments[count++] = "--no-config";
+	arguments[count++] = "--no-config"; /* a --config further on has the last word */
 	for (int i = 0; i < p->setting_count; i++) {
-		arguments[count++] = "--set";
-		arguments[count++] = p->settings[i];
+		bool is_file = strncmp(p->settings[i], CONFIG_FILE, strlen(CONFIG_FILE)) == 0;
+
+		arguments[count++] = is_file ? "--config" : "--set";
+		arguments[count++] = p->settings[i] + (is_file ? strlen(CONFIG_FILE) : 0);
 	}
 	arguments[count] = NULL;
 	execv(program, (char *const *)arguments);

@@ -24,7 +24,8 @@ struct agent_process {
 
 /*
  * Makes the folder, starts the agent, and returns 0 when its control socket accepts. `settings` ends with NULL, or is NULL:
- * "section.option=value". -1: it did not come up in time or ended; its log is on stderr then, and nothing is left behind.
+ * "section.option=value", or "config-file=PATH" for what only a file can say. -1: it did not come up in time or ended; its
+ * log is on stderr then, and nothing is left behind.
  */
 int agent_process_start(struct agent_process *process, const char *const settings[]);
 

@@ -231,6 +231,23 @@ int e2e_join(pid_t pid, long patience_ms)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
+bool e2e_stop(struct agent_process *agent)
+{
+	char line[1024];
+	FILE *log;
+
+	if (agent_process_kill(agent, SIGTERM) == 0 && WIFEXITED(agent->wait_status) &&
+	    WEXITSTATUS(agent->wait_status) == 0)
+		return true;
+	fprintf(stderr, "the agent did not stop well: wait status %#x; its log:\n", (unsigned int)agent->wait_status);
+	log = fopen(agent->log_path, "re");
+	while (log && fgets(line, sizeof(line), log))
+		fputs(line, stderr);
+	if (log)
+		fclose(log);
+	return false;
+}
+
 int e2e_objects(const struct agent_process *agent)
 {
 	char prefix[64];
@@ -306,8 +323,8 @@ int e2e_witness_start(struct e2e_witness *witness, const struct agent_process *a
 {
 	struct witness_task task = {.agent = agent};
 
-	witness->testimony = mmap(NULL, sizeof(*witness->testimony), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-				  -1, 0);
+	witness->testimony =
+		mmap(NULL, sizeof(*witness->testimony), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (witness->testimony == MAP_FAILED)
 		return -1;
 	task.testimony = witness->testimony;
@@ -325,7 +342,8 @@ bool e2e_witness_is_well(const struct e2e_witness *witness, long patience_ms)
 		e2e_pause_ms(STEP_MS);
 	if (t->wrong == 0 && t->errors == 0 && t->rounds >= wanted)
 		return true;
-	fprintf(stderr, "the witness: %llu rounds (wanted %llu), %llu wrong values, %llu errors (last %lld), slowest %llu ms\n",
+	fprintf(stderr,
+		"the witness: %llu rounds (wanted %llu), %llu wrong values, %llu errors (last %lld), slowest %llu ms\n",
 		(unsigned long long)t->rounds, (unsigned long long)wanted, (unsigned long long)t->wrong,
 		(unsigned long long)t->errors, (long long)t->last, (unsigned long long)t->slowest_ms);
 	return false;

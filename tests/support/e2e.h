@@ -56,6 +56,9 @@ pid_t e2e_fork(int (*run)(void *context), void *context);
 /* Its exit status; 1000 + signal if one ended it; -1 if it had to be killed after `patience_ms`. */
 int e2e_join(pid_t pid, long patience_ms);
 
+/* Stops the agent by SIGTERM. True if it ended with status 0; else its log is on stderr. */
+bool e2e_stop(struct agent_process *agent);
+
 /* Objects in /dev/shm that belong to this agent's instance. */
 int e2e_objects(const struct agent_process *agent);
 
@@ -64,14 +67,14 @@ int e2e_objects(const struct agent_process *agent);
 struct e2e_witness {
 	pid_t pid;
 	struct e2e_testimony {
-		uint64_t rounds;  /* a set, gets of it, a delete, all right */
-		uint64_t hot;     /* gets answered from shared memory */
-		uint64_t wrong;   /* wrong bytes, ever */
-		uint64_t errors;  /* calls that failed */
-		int64_t last;     /* code of the last failure */
+		uint64_t rounds; /* a set, gets of it, a delete, all right */
+		uint64_t hot;    /* gets answered from shared memory */
+		uint64_t wrong;  /* wrong bytes, ever */
+		uint64_t errors; /* calls that failed */
+		int64_t last;    /* code of the last failure */
 		uint64_t slowest_ms;
 		uint32_t stop;
-	} *testimony; /* shared with the process */
+	} * testimony; /* shared with the process */
 };
 
 int e2e_witness_start(struct e2e_witness *witness, const struct agent_process *agent);

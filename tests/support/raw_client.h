@@ -16,8 +16,8 @@
 #define RAW_TICKET_BYTES 16u
 
 struct raw_client {
-	int bell;  /* the doorbell connection; -1: none */
-	int memfd; /* of the channel; -1: none */
+	int bell;                     /* the doorbell connection; -1: none */
+	int memfd;                    /* of the channel; -1: none */
 	struct rshm_channel *channel; /* mapped read-write; NULL: none */
 	uid_t agent_uid;
 	unsigned char ticket[RAW_TICKET_BYTES];

@@ -99,11 +99,11 @@ static void reader_refuses_a_header_that_lies(void **state)
 	struct rshm_reader reader;
 	uint64_t size = f->geometry.object_size;
 
-#define REFUSES(change, code)                                                                                          \
-	do {                                                                                                           \
-		change;                                                                                                \
-		assert_int_equal(rshm_reader_init(s, size, &reader), code);                                            \
-		*s = sound;                                                                                            \
+#define REFUSES(change, code)                                               \
+	do {                                                                \
+		change;                                                     \
+		assert_int_equal(rshm_reader_init(s, size, &reader), code); \
+		*s = sound;                                                 \
 	} while (0)
 	REFUSES(s->header.magic ^= 1, RSHM_E_CORRUPT);
 	REFUSES(s->header.layout_major++, RSHM_E_UNSUPPORTED);
