@@ -114,6 +114,8 @@ static struct serve_options serve_options(const struct config *c)
 		.bells_per_second = c->limits.bells_per_second,
 		.worker_staging_bytes = c->limits.worker_staging_bytes,
 		.tenant_staging_bytes = c->limits.tenant_staging_bytes,
+		.channel_staging_bytes = c->limits.channel_staging_bytes,
+		.piece_timeout_ms = (uint32_t)c->limits.piece_timeout_ms,
 		.max_entry_bytes = c->cache.max_entry_size_bytes,
 		.inflight_max = c->limits.inflight_max,
 		.hot_max_age_ms = redis ? c->coherence.max_age_ms : 0,

@@ -98,7 +98,7 @@ struct config {
 		uint32_t inflight_max, max_clients, attaches_per_second_per_uid, channels_per_uid,
 			connections_per_uid;
 		uint32_t bells_per_second, requests_per_turn;
-		uint64_t worker_staging_bytes, tenant_staging_bytes;
+		uint64_t worker_staging_bytes, tenant_staging_bytes, channel_staging_bytes, piece_timeout_ms;
 		uint64_t bytes_per_turn, control_message_bytes, handshake_timeout_ms;
 	} limits;
 	struct {

@@ -1,6 +1,7 @@
 /* main.c - riptided: the command line, then the agent. */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,6 +127,8 @@ static int run(const struct command *command, struct config *config)
 	struct agent *agent;
 
 	log_setup(config->log.format, config->log.level);
+	/* Large values come from mmap and go back to the system, whatever was freed before. */
+	(void)mallopt(M_MMAP_THRESHOLD, 256 << 10);
 	/* Values of the cache and secrets of the configuration do not belong into a core dump. */
 	(void)setrlimit(RLIMIT_CORE, &no_core);
 	if (agent_start(&command->sources, config, &agent, error, sizeof(error)) < 0) {

@@ -36,7 +36,8 @@ void *staging_take(struct slot *slot, size_t bytes)
 	void *memory;
 
 	if (worker->staging_bytes + bytes > options->worker_staging_bytes ||
-	    tenant->staging_bytes + bytes > options->tenant_staging_bytes) {
+	    tenant->staging_bytes + bytes > options->tenant_staging_bytes ||
+	    slot->client->staging_bytes + bytes > options->channel_staging_bytes) {
 		worker->totals.staging_refused++;
 		return NULL;
 	}
@@ -45,6 +46,7 @@ void *staging_take(struct slot *slot, size_t bytes)
 		return NULL;
 	worker->staging_bytes += bytes;
 	tenant->staging_bytes += bytes;
+	slot->client->staging_bytes += bytes;
 	slot->staged += bytes;
 	return memory;
 }
@@ -87,6 +89,7 @@ void slot_clear(struct slot *slot)
 	slot->answer = NULL;
 	slot->client->worker->staging_bytes -= slot->staged;
 	slot->client->tenant->staging_bytes -= slot->staged;
+	slot->client->staging_bytes -= slot->staged;
 	slot->staged = 0;
 	slot->phase = SLOT_IDLE;
 }
@@ -183,6 +186,7 @@ void request_answer(struct slot *slot, const struct rshm_answer *head, const voi
 	answer.offset = 0;
 	answer.piece_len = (uint32_t)first;
 	slot->head = answer;
+	slot->piece_ms = clock_monotonic_ms();
 	if (first < total)
 		slot->phase = SLOT_ANSWERING;
 	else
@@ -366,6 +370,7 @@ static bool continues_answer(const struct slot *slot, const struct rshm_request 
 
 static void take_piece(struct slot *slot, const struct rshm_request *piece, uint32_t generation)
 {
+	slot->piece_ms = clock_monotonic_ms();
 	if (slot->phase == SLOT_EXECUTING) {
 		client_drop(slot->client, "it submitted a slot that was under way");
 	} else if (piece->flags & RSHM_REQUEST_FETCH) {

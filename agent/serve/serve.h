@@ -24,12 +24,13 @@ struct serve_options {
 	uint32_t requests_per_turn; /* per channel */
 	uint32_t bytes_per_turn;    /* per channel */
 	uint32_t bells_per_second;  /* per channel */
-	uint64_t worker_staging_bytes, tenant_staging_bytes;
-	uint64_t max_entry_bytes; /* of a value */
-	uint32_t inflight_max;    /* operations per worker */
-	uint64_t hot_max_age_ms;  /* 0 = no cap; else hot copies live no longer (no feed proves them) */
-	uint64_t slow_ns;         /* slower requests are logged; 0 = never */
-	uint64_t target_ns;       /* slower ones are counted */
+	uint64_t worker_staging_bytes, tenant_staging_bytes, channel_staging_bytes;
+	uint32_t piece_timeout_ms; /* between two pieces of a body or an answer */
+	uint64_t max_entry_bytes;  /* of a value */
+	uint32_t inflight_max;     /* operations per worker */
+	uint64_t hot_max_age_ms;   /* 0 = no cap; else hot copies live no longer (no feed proves them) */
+	uint64_t slow_ns;          /* slower requests are logged; 0 = never */
+	uint64_t target_ns;        /* slower ones are counted */
 	struct envelope_compression compression;
 };
 

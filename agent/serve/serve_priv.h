@@ -117,6 +117,7 @@ struct slot {
 	struct rshm_answer head;
 	struct batch *batch;
 	uint64_t began_ns;
+	uint64_t piece_ms; /* when the last piece came or went */
 };
 
 struct client {
@@ -136,6 +137,7 @@ struct client {
 	uint32_t handles;    /* open uv handles */
 	uint32_t pending;    /* submitted slots not yet taken */
 	bool awake, dropped;
+	uint64_t staging_bytes;
 	uint64_t active_ns; /* last request */
 	uint64_t bell_window_ms;
 	uint32_t bells;

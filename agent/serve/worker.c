@@ -23,7 +23,6 @@
 #define FIGURES_MS 250u
 #define DRAIN_MS 5u /* between drains while busy */
 #define TENANT_QUANTUM (256 << 10)
-#define SWEEP_GRACE_MS 1000u
 #define POLL_NS 5000u /* of inner polling per turn of the loop */
 
 /* ---- turns -------------------------------------------------------------------------------------------------- */
@@ -155,14 +154,14 @@ static void count_rates(struct serve_tenant *tenant)
 	tenant->rate_slot = next;
 }
 
-/* What a client gave up between two pieces is freed a second after its deadline. */
+/* What a client gave up between two pieces is freed; a hostile one cannot keep it by a deadline far away. */
 static void sweep_slots(struct client *client, uint64_t now_ms)
 {
 	for (unsigned int i = 0; i < RSHM_SLOTS; i++) {
 		struct slot *slot = &client->slots[i];
 		bool waits = slot->phase == SLOT_RECEIVING || slot->phase == SLOT_ANSWERING;
 
-		if (waits && now_ms > slot->request.deadline_ms + SWEEP_GRACE_MS)
+		if (waits && now_ms - slot->piece_ms > client->worker->env->options.piece_timeout_ms)
 			slot_clear(slot);
 	}
 }

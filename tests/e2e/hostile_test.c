@@ -467,6 +467,27 @@ static void a_body_that_was_left_lying_is_given_up_after_its_deadline(void **sta
 	raw_close(&client);
 }
 
+/* Nor may a deadline far away keep it: the time between two pieces is bounded, and so is one channel's share. */
+static void one_channel_cannot_take_its_tenants_staging_for_long(void **state)
+{
+	static unsigned char value[MIB];
+	struct raw_client client;
+	riptide *other;
+
+	(void)state;
+	assert_int_equal(e2e_open(&siege.agent, NULL, 5000, &other), RIPTIDE_OK);
+	siege_attach(&siege, &client);
+	begin_body(&client, 0, 20 * MIB, 600000);
+	for (uint32_t i = 1; i < RSHM_SLOTS; i++)
+		begin_body(&client, i, MIB, 600000);
+	for (uint32_t i = 0; i < RSHM_SLOTS; i++)
+		assert_true(raw_await(&client, i, 5000));
+	assert_int_equal(riptide_set(other, "k", 1, value, sizeof(value), NULL, NULL), RIPTIDE_OK);
+	assert_true(e2e_await_exactly(&siege.agent, "workers.0.staging_bytes", 0, 9000));
+	riptide_close(&other);
+	raw_close(&client);
+}
+
 static void answers_that_are_never_fetched_are_bounded(void **state)
 {
 	char *value = malloc(8 * MIB);
@@ -568,6 +589,7 @@ int main(void)
 		CASE(absurd_counters_do_not_mislead_the_figures),
 		CASE(bodies_that_never_end_are_bounded),
 		CASE(a_body_that_was_left_lying_is_given_up_after_its_deadline),
+		CASE(one_channel_cannot_take_its_tenants_staging_for_long),
 		CASE(answers_that_are_never_fetched_are_bounded),
 		CASE(fields_that_change_between_check_and_use_harm_nobody),
 		CASE(random_bytes_over_the_whole_channel_harm_nobody),
