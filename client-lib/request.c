@@ -195,29 +195,10 @@ static bool spin(struct exchange *x)
 	return answered;
 }
 
-/*
- * Gives the slot up. Returns the state that it was in: SUBMITTED or TAKEN if it was given up just now, ANSWERED if the
- * answer came after all, anything else if the agent broke it.
- */
-static enum rshm_slot_state give_up(struct rshm_slot *slot)
-{
-	uint32_t word = rshm_load_acquire32(&slot->word);
-
-	for (;;) {
-		enum rshm_slot_state state = RSHM_SLOT_STATE(word);
-
-		if (state != RSHM_SLOT_SUBMITTED && state != RSHM_SLOT_TAKEN)
-			return state;
-		/* The state is part of the exchanged word, so what is returned is what it was. */
-		if (rshm_cas_acq_rel32(&slot->word, &word, RSHM_SLOT_GENERATION(word) << 4 | RSHM_SLOT_ABANDONED))
-			return state;
-	}
-}
-
 /* Ends a wait without an answer; if one came at the last moment it counts. */
 static enum wait end_wait(struct exchange *x, enum wait outcome, bool is_last_piece)
 {
-	enum rshm_slot_state state = give_up(x->slot);
+	enum rshm_slot_state state = rshm_slot_abandon(x->slot);
 
 	if (state == RSHM_SLOT_ANSWERED)
 		return WAIT_ANSWERED;

@@ -90,17 +90,20 @@ bool rshm_slot_prepare_wait(struct rshm_slot *slot, uint32_t *ret_word)
 	}
 }
 
-bool rshm_slot_abandon(struct rshm_slot *slot)
+enum rshm_slot_state rshm_slot_abandon(struct rshm_slot *slot)
 {
 	uint32_t word = rshm_load_acquire32(&slot->word);
 
-	while (RSHM_SLOT_STATE(word) == RSHM_SLOT_SUBMITTED || RSHM_SLOT_STATE(word) == RSHM_SLOT_TAKEN) {
-		uint32_t abandoned = make_word(RSHM_SLOT_GENERATION(word), 0, RSHM_SLOT_ABANDONED);
+	for (;;) {
+		enum rshm_slot_state state = RSHM_SLOT_STATE(word);
 
-		if (rshm_cas_acq_rel32(&slot->word, &word, abandoned))
-			return true;
+		if (state != RSHM_SLOT_SUBMITTED && state != RSHM_SLOT_TAKEN)
+			return state;
+		/* The state is part of the exchanged word, so what is returned is what it was. */
+		if (rshm_cas_acq_rel32(&slot->word, &word,
+				       make_word(RSHM_SLOT_GENERATION(word), 0, RSHM_SLOT_ABANDONED)))
+			return state;
 	}
-	return false;
 }
 
 void rshm_slot_release(struct rshm_slot *slot)

@@ -62,8 +62,11 @@ bool rshm_slot_is_answered(const struct rshm_slot *slot);
  */
 bool rshm_slot_prepare_wait(struct rshm_slot *slot, uint32_t *ret_word);
 
-/* Gives the request up. True: abandoned, the worker will free the slot. False: the answer came after all. */
-bool rshm_slot_abandon(struct rshm_slot *slot);
+/*
+ * Gives the request up. Returns the state it was in at that moment: SUBMITTED (nobody had taken it) or TAKEN, and the worker
+ * will free the slot; ANSWERED, the answer came after all; anything else, the peer broke it.
+ */
+enum rshm_slot_state rshm_slot_abandon(struct rshm_slot *slot);
 
 /* ANSWERED → FREE. */
 void rshm_slot_release(struct rshm_slot *slot);

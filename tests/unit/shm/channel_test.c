@@ -106,7 +106,7 @@ static void late_answer_frees_the_abandoned_slot_and_nothing_else(void **state)
 
 	submit_plain(channel, 3);
 	assert_int_equal(rshm_slot_take(channel, 3, &request, &generation), RSHM_TAKEN);
-	assert_true(rshm_slot_abandon(slot));
+	assert_int_equal(rshm_slot_abandon(slot), RSHM_SLOT_TAKEN);
 	assert_false(rshm_slot_begin(slot)); /* not ours before the worker lets go */
 	assert_int_equal(rshm_slot_answer(channel, 3, generation, &answer), RSHM_ANSWER_GONE);
 	assert_true(rshm_slot_is_free(slot));
@@ -120,7 +120,7 @@ static void request_abandoned_before_it_was_taken_is_freed_by_the_worker(void **
 	uint32_t generation;
 
 	submit_plain(channel, 3);
-	assert_true(rshm_slot_abandon(&channel->slots[3]));
+	assert_int_equal(rshm_slot_abandon(&channel->slots[3]), RSHM_SLOT_SUBMITTED);
 	assert_int_equal(rshm_slot_take(channel, 3, &request, &generation), RSHM_NOTHING);
 	assert_true(rshm_slot_is_free(&channel->slots[3]));
 }
@@ -136,7 +136,7 @@ static void answered_request_cannot_be_abandoned(void **state)
 	rshm_slot_take(channel, 3, &request, &generation);
 	assert_true(rshm_slot_prepare_wait(&channel->slots[3], &word));
 	assert_int_equal(rshm_slot_answer(channel, 3, generation, &answer), RSHM_ANSWER_WAKE);
-	assert_false(rshm_slot_abandon(&channel->slots[3]));
+	assert_int_equal(rshm_slot_abandon(&channel->slots[3]), RSHM_SLOT_ANSWERED);
 	assert_false(rshm_slot_prepare_wait(&channel->slots[3], &word));
 }
 
