@@ -167,13 +167,15 @@ static inline int rshm_differs(const void *private_bytes, const void *shared, si
 static inline void rshm_copy_out(void *private_bytes, const void *shared, size_t length)
 {
 	rshm_compiler_barrier();
-	memcpy(private_bytes, shared, length);
+	if (length > 0) /* nothing may come from NULL */
+		memcpy(private_bytes, shared, length);
 	rshm_compiler_barrier();
 }
 static inline void rshm_copy_in(void *shared, const void *private_bytes, size_t length)
 {
 	rshm_compiler_barrier();
-	memcpy(shared, private_bytes, length);
+	if (length > 0)
+		memcpy(shared, private_bytes, length);
 	rshm_compiler_barrier();
 }
 /* Nonzero if the bytes differ; the answer counts only if the bytes were not reclaimed meanwhile. */
