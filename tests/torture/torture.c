@@ -37,10 +37,12 @@ enum fault {
 	FAULT_STALE,   /* older than what had been acknowledged */
 	FAULT_HANG,    /* no progress */
 	FAULT_ADOPT,   /* what a killed writer left cannot be adopted */
+	FAULT_CRASH,   /* a process ended otherwise than by our kill */
 	FAULT_ACCOUNT, /* the next writer's counts disagree with the ring */
 };
-static const char *const fault_names[] = {"none", "torn or foreign bytes", "stale after acknowledgement",
-					  "hang", "adoption refused",      "counts disagree"};
+static const char *const fault_names[] = {"none",           "torn or foreign bytes", "stale after acknowledgement",
+					  "hang",           "adoption refused",      "a process crashed",
+					  "counts disagree"};
 
 struct shared {
 	uint64_t versions;    /* drawn so far */
@@ -309,11 +311,16 @@ static pid_t start(unsigned int number)
 	return pid;
 }
 
+/* True if the process has ended: by a kill of ours, or because it was told to stop; anything else is a fault. */
 static bool reap(pid_t pid)
 {
 	int code;
 
-	return waitpid(pid, &code, WNOHANG) == pid;
+	if (waitpid(pid, &code, WNOHANG) != pid)
+		return false;
+	if (!(WIFSIGNALED(code) && WTERMSIG(code) == SIGKILL) && !(WIFEXITED(code) && WEXITSTATUS(code) == 0))
+		report_fault(FAULT_CRASH, "it ended by itself");
+	return true;
 }
 
 static void replace(pid_t *pid, unsigned int number)
