@@ -118,6 +118,8 @@ void entry_submit(struct entry_op *op, enum store_op what, store_done_fn *done)
 		.expiry_ms = op->expiry_ms,
 		.deadline_ms = op->deadline_ms,
 		.head_bytes = ENVELOPE_HEAD_BYTES + op->key_len,
+		/* A copy that lives by max_age need not know what a foreign EXPIRE did to its key. */
+		.skip_remaining = op->worker->env->options.hot_max_age_ms != 0,
 		.done = done,
 		.context = op,
 	};

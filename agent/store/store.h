@@ -56,6 +56,7 @@ struct store_request {
 	uint64_t expiry_ms;   /* PUT, TOUCH: wall clock (Unix epoch); 0 = never */
 	uint64_t deadline_ms; /* clock_monotonic_ms() of agent/base/clock.h */
 	size_t head_bytes;    /* HEAD: how much of the envelope is wanted */
+	bool skip_remaining;  /* GET: remaining_ms is not wanted, which may spare the backend a command */
 	store_done_fn *done;
 	void *context;
 

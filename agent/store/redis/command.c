@@ -1,7 +1,7 @@
 /*
  * Requests as commands, and what their answers mean.
  *
- *	GET     GET, PTTL              two commands, one request in flight
+ *	GET     GET, PTTL              two commands, one request in flight; GET alone if skip_remaining
  *	HEAD    GETRANGE 0 n-1         empty = not there
  *	PUT     SET [PX ms]            of what is expired already: UNLINK
  *	DELETE  UNLINK                 DEL on servers without it
@@ -92,6 +92,8 @@ static enum redis_command put_request(struct redis_connection *connection, const
 	switch (request->op) {
 	case STORE_GET:
 		put_key(output, 2, "GET", key);
+		if (request->skip_remaining)
+			return REDIS_COMMAND_GET_ALONE;
 		put_key(output, 2, "PTTL", key);
 		return REDIS_COMMAND_GET;
 	case STORE_HEAD:
@@ -180,6 +182,8 @@ static bool reply_fits(const struct redis_flight *flight, const struct redis_rep
 		if (flight->replies_left == 1)
 			return reply->type == REDIS_REPLY_IS_INTEGER;
 		return reply->type == REDIS_REPLY_IS_STRING || reply->type == REDIS_REPLY_IS_NIL;
+	case REDIS_COMMAND_GET_ALONE:
+		return reply->type == REDIS_REPLY_IS_STRING || reply->type == REDIS_REPLY_IS_NIL;
 	case REDIS_COMMAND_HEAD:
 	case REDIS_COMMAND_INFO:
 		return reply->type == REDIS_REPLY_IS_STRING;
@@ -266,6 +270,10 @@ static int command_status(const struct redis_flight *flight, const struct redis_
 	switch (flight->command) {
 	case REDIS_COMMAND_GET:
 		return get_status(request, flight->value, reply);
+	case REDIS_COMMAND_GET_ALONE:
+		request->result = reply->bytes;
+		request->result_len = reply->length;
+		return reply->type == REDIS_REPLY_IS_NIL ? RSHM_MISS : RSHM_OK;
 	case REDIS_COMMAND_HEAD:
 		request->result = reply->bytes;
 		request->result_len = reply->length;

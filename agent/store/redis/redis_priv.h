@@ -33,6 +33,7 @@
 enum redis_command {
 	/* requests */
 	REDIS_COMMAND_GET, /* GET and PTTL: two answers */
+	REDIS_COMMAND_GET_ALONE,
 	REDIS_COMMAND_HEAD,
 	REDIS_COMMAND_SET,
 	REDIS_COMMAND_REMOVE_EXPIRED, /* a PUT of what is expired */

@@ -70,6 +70,44 @@ static void server_tells_the_life_that_is_left(void **state)
 	assert_int_equal(fixture_op(f, STORE_GET, "k", 0), RSHM_MISS);
 }
 
+/* How often the server ran a command since its statistics were reset. */
+static long long command_calls(struct fixture *f, const char *name)
+{
+	redisContext *context = redisConnectUnix(f->server.unix_path);
+	redisReply *reply = redisCommand(context, "INFO commandstats");
+	char line[64];
+	const char *found;
+	long long calls = 0;
+
+	assert_non_null(reply);
+	snprintf(line, sizeof(line), "cmdstat_%s:calls=", name);
+	found = strstr(reply->str, line);
+	if (found)
+		calls = atoll(found + strlen(line));
+	freeReplyObject(reply);
+	redisFree(context);
+	return calls;
+}
+
+static void get_that_skips_the_life_left_is_one_command(void **state)
+{
+	struct fixture *f = *state;
+	struct call there = {.request = {.skip_remaining = true}}, absent = {.request = {.skip_remaining = true}};
+
+	assert_int_equal(fixture_put(f, "k", "v", 1, clock_realtime_ms() + 60000), RSHM_OK);
+	(void)admin(f, "CONFIG RESETSTAT");
+	call_start(f, &there, STORE_GET, "k", 1, 5000);
+	assert_int_equal(call_wait(f, &there), RSHM_OK);
+	assert_true(there.length > 0);
+	assert_int_equal(there.remaining_ms, 0);
+	call_start(f, &absent, STORE_GET, "l", 1, 5000);
+	assert_int_equal(call_wait(f, &absent), RSHM_MISS);
+	assert_int_equal(command_calls(f, "get"), 2);
+	assert_int_equal(command_calls(f, "pttl"), 0);
+	call_fini(&there);
+	call_fini(&absent);
+}
+
 static void put_of_an_expired_entry_removes_what_was_there(void **state)
 {
 	struct fixture *f = *state;
@@ -380,6 +418,7 @@ int main(void)
 		STORE_TEST(absent_key_is_a_miss_for_every_operation),
 		STORE_TEST(entry_comes_back_byte_for_byte_under_its_readable_key),
 		STORE_TEST(server_tells_the_life_that_is_left),
+		STORE_TEST(get_that_skips_the_life_left_is_one_command),
 		STORE_TEST(put_of_an_expired_entry_removes_what_was_there),
 		STORE_TEST(expiry_beyond_all_time_is_accepted),
 		STORE_TEST(keys_of_any_bytes_and_lengths_are_kept_apart),
