@@ -138,20 +138,46 @@ static inline void rshm_pause(void)
  * looks afterwards whether it was (ring.c). `shared` needs no alignment.
  */
 #if RSHM_TSAN
+typedef uint64_t __attribute__((may_alias)) rshm_any_word;
+
+/* Bytes before the first whole word at `shared`, at most `length`. */
+static inline size_t rshm_bytes_to_word(const unsigned char *shared, size_t length)
+{
+	size_t gap = (size_t)(-(uintptr_t)shared & 7u);
+
+	return gap < length ? gap : length;
+}
 static inline void rshm_copy_out(void *private_bytes, const void *shared, size_t length)
 {
 	unsigned char *to = private_bytes;
 	const unsigned char *from = shared;
+	size_t i = 0, head = rshm_bytes_to_word(from, length);
 
-	for (size_t i = 0; i < length; i++)
+	for (; i < head; i++)
+		to[i] = __atomic_load_n(from + i, __ATOMIC_ACQUIRE);
+	for (; i + 8 <= length; i += 8) {
+		uint64_t word = __atomic_load_n((const rshm_any_word *)(const void *)(from + i), __ATOMIC_ACQUIRE);
+
+		memcpy(to + i, &word, 8);
+	}
+	for (; i < length; i++)
 		to[i] = __atomic_load_n(from + i, __ATOMIC_ACQUIRE);
 }
 static inline void rshm_copy_in(void *shared, const void *private_bytes, size_t length)
 {
 	unsigned char *to = shared;
 	const unsigned char *from = private_bytes;
+	size_t i = 0, head = rshm_bytes_to_word(to, length);
 
-	for (size_t i = 0; i < length; i++)
+	for (; i < head; i++)
+		__atomic_store_n(to + i, from[i], __ATOMIC_RELEASE);
+	for (; i + 8 <= length; i += 8) {
+		uint64_t word;
+
+		memcpy(&word, from + i, 8);
+		__atomic_store_n((rshm_any_word *)(void *)(to + i), word, __ATOMIC_RELEASE);
+	}
+	for (; i < length; i++)
 		__atomic_store_n(to + i, from[i], __ATOMIC_RELEASE);
 }
 static inline int rshm_differs(const void *private_bytes, const void *shared, size_t length)
