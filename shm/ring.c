@@ -131,9 +131,9 @@ static bool word_leads_to(const struct rshm_reader *reader, uint64_t position, c
 	return !rshm_differs(key, ret->bytes, key_len);
 }
 
-/* One pass over both lines. *ret_suspect is a position that had the tag and failed: it may have been reclaimed. */
+/* One pass over both lines. *ret_suspect: a word had the tag and led nowhere; the entry may have moved meanwhile. */
 static bool find_once(const struct rshm_reader *reader, uint64_t hash, const void *key, size_t key_len,
-		      struct rshm_found *ret, uint64_t *ret_suspect)
+		      struct rshm_found *ret, bool *ret_suspect)
 {
 	struct rshm_candidates c = rshm_candidates(hash, reader->bucket_count);
 	const uint64_t *lines[2] = {reader->index + (uint64_t)c.first * RSHM_BUCKET_WORDS,
@@ -148,11 +148,9 @@ static bool find_once(const struct rshm_reader *reader, uint64_t hash, const voi
 		if ((word & ~RSHM_POSITION_MASK) != c.tag || word == 0)
 			continue;
 		position = rshm_word_position(word, ret->tail);
-		if (position - ret->tail >= reader->units)
-			continue;
-		if (word_leads_to(reader, position, key, key_len, ret))
+		if (position - ret->tail < reader->units && word_leads_to(reader, position, key, key_len, ret))
 			return true;
-		*ret_suspect = position;
+		*ret_suspect = true;
 	}
 	return false;
 }
@@ -176,7 +174,7 @@ enum rshm_outcome rshm_find(const struct rshm_reader *reader, uint64_t hash, con
 			    struct rshm_found *ret)
 {
 	for (int attempt = 0; attempt < RSHM_READ_ATTEMPTS; attempt++) {
-		uint64_t suspect = RSHM_NEVER;
+		bool suspect = false;
 
 		/* Pairs with the store of tail when the ring is reclaimed. */
 		ret->tail = rshm_load_acquire(&reader->segment->tail);
@@ -184,7 +182,9 @@ enum rshm_outcome rshm_find(const struct rshm_reader *reader, uint64_t hash, con
 			return RSHM_LET_GO;
 		if (find_once(reader, hash, key, key_len, ret, &suspect))
 			return RSHM_FOUND;
-		if (suspect == RSHM_NEVER || !tail_has_passed(reader, suspect))
+		/* A reader that slept between tail and word finds words beyond its window, or entries overwritten. */
+		rshm_fence_acquire();
+		if (!suspect || rshm_load_relaxed(&reader->segment->tail) == ret->tail)
 			return RSHM_NOT_FOUND;
 	}
 	return RSHM_LAPPED;
