@@ -119,7 +119,8 @@ int rshm_map_create(const char *name, uint64_t size, struct rshm_map *ret, int *
 static int open_checked(const char *name, int flags, uid_t owner, uint64_t *ret_size)
 {
 	struct stat st;
-	int fd = shm_open(name, flags | O_CLOEXEC | O_NOFOLLOW, 0);
+	/* Not blocking: /dev/shm is everybody's, and a FIFO of this name would hold us until somebody writes. */
+	int fd = shm_open(name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
 
 	if (fd < 0)
 		return status_of_errno();

@@ -45,7 +45,7 @@ static int as_user(uid_t uid, int (*check)(void))
 	int code = -1;
 
 	if (pid == 0) {
-		if (setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0)
+		if (uid != geteuid() && (setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0))
 			_exit(100);
 		_exit(check());
 	}
@@ -188,6 +188,29 @@ static void object_of_a_squatter_is_refused(void **state)
 	assert_int_equal(rshm_map_adopt(name, &map), RSHM_E_DENIED);
 }
 
+/* A FIFO of that name would hold up a plain open() until somebody writes: in a child, so that the test can end. */
+static int read_fifo(void)
+{
+	struct rshm_map map;
+
+	alarm(20);
+	return rshm_map_read(name, 8192, geteuid(), &map) == RSHM_E_DENIED ? 0 : 1;
+}
+
+static void fifo_in_the_place_of_an_object_is_refused_at_once(void **state)
+{
+	char path[RSHM_NAME_MAX + 16];
+	struct rshm_map map;
+	int code;
+
+	(void)state;
+	snprintf(path, sizeof(path), "/dev/shm%s", name);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	code = as_user(geteuid(), read_fifo);
+	assert_int_equal(rshm_map_adopt(name, &map), RSHM_E_DENIED);
+	assert_int_equal(code, 0);
+}
+
 /* In a mount namespace of its own, with a /dev/shm of 1 MiB. */
 static int fill_small_shm(void)
 {
@@ -245,6 +268,7 @@ int main(void)
 		CASE(channel_is_sealed_and_nothing_else_is_taken_for_one),
 		CASE(other_users_read_what_the_acl_grants_and_nothing_more),
 		CASE(object_of_a_squatter_is_refused),
+		CASE(fifo_in_the_place_of_an_object_is_refused_at_once),
 		CASE(full_shared_memory_is_an_error_code_and_leaves_nothing),
 		CASE(boot_id_and_clock_are_there),
 	};
