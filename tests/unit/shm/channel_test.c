@@ -198,6 +198,69 @@ static void lengths_and_block_numbers_that_lie_break_the_channel(void **state)
 	assert_int_equal(take_with(*state, &r), RSHM_TAKEN);
 }
 
+static void piece_may_fill_its_blocks_and_not_a_byte_more(void **state)
+{
+	for (uint16_t blocks = 0; blocks <= RSHM_SLOT_BLOCKS; blocks++) {
+		uint32_t capacity = (uint32_t)rshm_piece_capacity(blocks);
+		struct rshm_request r = {.op = RSHM_OP_SET, .block_count = blocks, .body_len = UINT32_MAX};
+
+		for (unsigned int i = 0; i < blocks; i++)
+			r.blocks[i] = (uint8_t)(RSHM_BLOCKS - 1 - i);
+		r.piece_len = capacity;
+		r.offset = UINT32_MAX - capacity;
+		assert_int_equal(take_with(*state, &r), RSHM_TAKEN);
+		r.offset++;
+		assert_int_equal(take_with(*state, &r), RSHM_BROKEN);
+		r.flags = RSHM_REQUEST_FETCH; /* its offset is in the answer */
+		assert_int_equal(take_with(*state, &r), RSHM_TAKEN);
+		r.piece_len++;
+		assert_int_equal(take_with(*state, &r), RSHM_BROKEN);
+		r.flags = 0;
+		r.offset = 0;
+		assert_int_equal(take_with(*state, &r), RSHM_BROKEN);
+	}
+}
+
+static void worker_takes_a_submitted_word_and_leaves_every_other(void **state)
+{
+	struct rshm_channel *channel = *state;
+	uint32_t *word = &channel->slots[6].word;
+	struct rshm_request request;
+	uint32_t generation;
+
+	for (uint32_t low = 0; low < 16; low++) {
+		uint32_t before = 0xabcdef5u << 4 | low;
+
+		*word = before;
+		if (RSHM_SLOT_STATE(low) == RSHM_SLOT_SUBMITTED) {
+			assert_int_equal(rshm_slot_take(channel, 6, &request, &generation), RSHM_TAKEN);
+			assert_int_equal(generation, 0xabcdef5u);
+			assert_int_equal(RSHM_SLOT_STATE(*word), RSHM_SLOT_TAKEN);
+			assert_int_equal(*word & RSHM_SLOT_WAITING, low & RSHM_SLOT_WAITING);
+			continue;
+		}
+		assert_int_equal(rshm_slot_take(channel, 6, &request, &generation), RSHM_NOTHING);
+		if (RSHM_SLOT_STATE(low) == RSHM_SLOT_ABANDONED)
+			assert_int_equal(*word, 0xabcdef5u << 4 | RSHM_SLOT_FREE);
+		else
+			assert_int_equal(*word, before);
+	}
+}
+
+static void generation_begins_anew_after_its_28_bits(void **state)
+{
+	struct rshm_channel *channel = *state;
+	struct rshm_answer answer = {.status = RSHM_OK};
+	struct rshm_request request;
+	uint32_t generation;
+
+	channel->slots[0].word = 0xfffffffu << 4 | RSHM_SLOT_FREE;
+	submit_plain(channel, 0);
+	assert_int_equal(rshm_slot_take(channel, 0, &request, &generation), RSHM_TAKEN);
+	assert_int_equal(generation, 0);
+	assert_int_equal(rshm_slot_answer(channel, 0, generation, &answer), RSHM_ANSWER_QUIET);
+}
+
 static void bit_without_a_submission_means_nothing(void **state)
 {
 	struct rshm_channel *channel = *state;
@@ -268,7 +331,7 @@ static void no_request_sleeps_while_the_worker_falls_asleep(void **state)
 {
 	struct race race = {.channel = *state};
 	struct rshm_slot *slot = &race.channel->slots[0];
-	uint64_t rounds = RSHM_TSAN ? 20000 : 200000, waited;
+	uint64_t rounds = RSHM_TSAN ? 100000 : 1000000, waited;
 	pthread_t thread;
 
 	assert_int_equal(pthread_create(&thread, NULL, worker_thread, &race), 0);
@@ -284,6 +347,67 @@ static void no_request_sleeps_while_the_worker_falls_asleep(void **state)
 	}
 	rshm_store_release32(&race.stop, 1);
 	pthread_join(thread, NULL);
+}
+
+/* Rounds in which an answer and a client that gives up meet; the word of each must agree with the other's. */
+struct quarrel {
+	struct rshm_channel *channel;
+	uint32_t round, done; /* begun by the client, ended by the worker */
+	uint32_t generation, gone, broken;
+};
+
+static void *answering_thread(void *context)
+{
+	struct quarrel *q = context;
+	struct rshm_answer answer = {.status = RSHM_OK};
+
+	for (uint32_t round = 1;; round++) {
+		enum rshm_answered outcome;
+
+		while (rshm_load_acquire32(&q->round) < round)
+			sched_yield();
+		if (rshm_load_acquire32(&q->round) == UINT32_MAX)
+			return NULL;
+		for (uint32_t i = round % 64; i > 0; i--)
+			rshm_pause();
+		outcome = rshm_slot_answer(q->channel, 9, q->generation, &answer);
+		q->gone = outcome == RSHM_ANSWER_GONE;
+		q->broken += outcome == RSHM_ANSWER_BROKEN;
+		rshm_store_release32(&q->done, round);
+	}
+}
+
+static void answer_and_abandonment_agree_on_who_was_first(void **state)
+{
+	struct quarrel q = {.channel = *state};
+	struct rshm_slot *slot = &q.channel->slots[9];
+	uint32_t rounds = RSHM_TSAN ? 20000 : 100000, disagreements = 0;
+	struct rshm_request request;
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, answering_thread, &q), 0);
+	for (uint32_t round = 1; round <= rounds; round++) {
+		enum rshm_slot_state was;
+
+		submit_plain(q.channel, 9);
+		disagreements += rshm_slot_take(q.channel, 9, &request, &q.generation) != RSHM_TAKEN;
+		rshm_store_release32(&q.round, round);
+		for (uint32_t i = round / 64 % 64; i > 0; i--)
+			rshm_pause();
+		was = rshm_slot_abandon(slot);
+		while (rshm_load_acquire32(&q.done) < round)
+			sched_yield();
+		if (was == RSHM_SLOT_TAKEN)
+			disagreements += !q.gone || !rshm_slot_is_free(slot);
+		else
+			disagreements += was != RSHM_SLOT_ANSWERED || q.gone || !rshm_slot_is_answered(slot);
+		if (was == RSHM_SLOT_ANSWERED)
+			rshm_slot_release(slot);
+	}
+	rshm_store_release32(&q.round, UINT32_MAX);
+	pthread_join(thread, NULL);
+	assert_int_equal(disagreements, 0);
+	assert_int_equal(q.broken, 0);
 }
 
 static void futex_carries_answers_between_processes(void **state)
@@ -338,9 +462,13 @@ int main(void)
 		CASE(answered_request_cannot_be_abandoned),
 		CASE(words_that_no_client_leaves_are_found_out),
 		CASE(lengths_and_block_numbers_that_lie_break_the_channel),
+		CASE(piece_may_fill_its_blocks_and_not_a_byte_more),
+		CASE(worker_takes_a_submitted_word_and_leaves_every_other),
+		CASE(generation_begins_anew_after_its_28_bits),
 		CASE(bit_without_a_submission_means_nothing),
 		CASE(piece_runs_through_inline_bytes_and_blocks_in_any_order),
 		CASE(no_request_sleeps_while_the_worker_falls_asleep),
+		CASE(answer_and_abandonment_agree_on_who_was_first),
 		CASE(futex_carries_answers_between_processes),
 	};
 

@@ -104,7 +104,7 @@ static void random_bytes_never_lead_outside_the_message(void **state)
 
 	(void)state;
 	srand(3);
-	for (unsigned int i = 0; i < 300000; i++) {
+	for (unsigned int i = 0; i < 1000000; i++) {
 		size_t length = (size_t)rand() % 65;
 		unsigned char *exact = malloc(length ? length : 1);
 		struct rshm_control_header header;

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "shm/touch.h"
@@ -88,6 +89,75 @@ static void latencies_fall_into_powers_of_two(void **state)
 	assert_int_equal(drained.latency[RSHM_LATENCY_CLASSES - 1], 1);
 }
 
+static void latency_counter_may_wrap_and_is_capped(void **state)
+{
+	(void)state;
+	shard.latency[3] = UINT32_MAX;
+	rshm_drain(&shard, &seen, UINT64_MAX, &drained);
+	assert_int_equal(drained.latency[3], UINT32_MAX);
+	shard.latency[3] = 4; /* five more */
+	rshm_drain(&shard, &seen, 1000, &drained);
+	assert_int_equal(drained.latency[3], 5);
+	shard.latency[3] = 3; /* backwards looks like a leap */
+	rshm_drain(&shard, &seen, 1000, &drained);
+	assert_int_equal(drained.latency[3], 1000);
+}
+
+static void every_counter_is_drained_and_capped_by_itself(void **state)
+{
+	(void)state;
+	shard = (struct rshm_shard){
+		.hits = 1, .hit_bytes = 1ull << 40, .misses = 2000, .stale = 3, .expired = 4, .retries = 5};
+	rshm_drain(&shard, &seen, 1000, &drained);
+	assert_int_equal(drained.hits, 1);
+	assert_int_equal(drained.hit_bytes, 1000u << 16);
+	assert_int_equal(drained.misses, 1000);
+	assert_int_equal(drained.stale, 3);
+	assert_int_equal(drained.expired, 4);
+	assert_int_equal(drained.retries, 5);
+}
+
+#define THREADS 3u
+#define COUNTS 50000u
+
+static void *count_in_the_shared_shard(void *context)
+{
+	for (uint32_t i = 0; i < COUNTS; i++) {
+		rshm_count(&shard.hits, 1, true);
+		if (context) {
+			rshm_count(&shard.misses, 1, false);
+			rshm_touch(&shard, 1000 + i % 50, 0, 1000, 100);
+			rshm_sample(&shard, 64);
+		}
+	}
+	return NULL;
+}
+
+static void nothing_counted_is_lost_while_it_is_drained(void **state)
+{
+	uint64_t hits = 0, misses = 0, samples = 0;
+	pthread_t threads[THREADS];
+
+	(void)state;
+	for (uintptr_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, count_in_the_shared_shard, i == 0 ? &shard : NULL),
+				 0);
+	for (unsigned int i = 0; i < 2000; i++) {
+		rshm_drain(&shard, &seen, UINT64_MAX >> 16, &drained);
+		hits += drained.hits;
+		misses += drained.misses;
+		samples += drained.latency[6];
+		for (uint32_t k = 0; k < drained.touch_count; k++)
+			assert_in_range(drained.touches[k], 1000, 1049);
+	}
+	for (unsigned int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	rshm_drain(&shard, &seen, UINT64_MAX >> 16, &drained);
+	assert_int_equal(hits + drained.hits, THREADS * COUNTS);
+	assert_int_equal(misses + drained.misses, COUNTS);
+	assert_int_equal(samples + drained.latency[6], COUNTS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -96,6 +166,9 @@ int main(void)
 		cmocka_unit_test_setup(only_old_unmarked_entries_are_noted, setup),
 		cmocka_unit_test_setup(touches_beyond_the_ring_are_lost_and_only_those, setup),
 		cmocka_unit_test_setup(latencies_fall_into_powers_of_two, setup),
+		cmocka_unit_test_setup(latency_counter_may_wrap_and_is_capped, setup),
+		cmocka_unit_test_setup(every_counter_is_drained_and_capped_by_itself, setup),
+		cmocka_unit_test_setup(nothing_counted_is_lost_while_it_is_drained, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
