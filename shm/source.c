@@ -28,9 +28,11 @@ enum rshm_freshness rshm_judge(const struct rshm_source *sources, uint64_t contr
 	if (now_ms >= control_b)
 		return RSHM_EXPIRED;
 	source = &sources[rshm_control_source(control_a) % RSHM_SOURCES];
+	/* Lease first: pairs with the release in rshm_source_extend(). Who sees a lease that began after a fence sees the
+	 * fence's epoch; the other way round an older entry could live on under its successors' lease. */
+	lease_until_ms = rshm_load_acquire(&source->lease_until_ms);
 	/* Pairs with the release in rshm_source_fence(). */
 	epoch = rshm_load_acquire(&source->epoch);
-	lease_until_ms = rshm_load_relaxed(&source->lease_until_ms);
 	if ((uint32_t)epoch != rshm_control_epoch(control_a))
 		return judge_unverified(policy, rshm_load_relaxed(&source->fenced_at_ms), stale_limit_ms, now_ms);
 	if (now_ms >= lease_until_ms)
