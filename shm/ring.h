@@ -101,6 +101,7 @@ struct rshm_writer {
 	uint32_t reinsert_percent; /* re-inserted bytes per 100 appended ones */
 	/* the writer's truth; the shared copies are output only */
 	uint64_t head, tail;
+	uint64_t trusted_from; /* from here on the log is this writer's own; before it, a dead one's */
 	uint64_t live_entries, live_units;
 	uint64_t reinsert_credit; /* units that may still be re-inserted */
 	uint64_t evictions, reinsertions, displaced;

@@ -5,7 +5,8 @@
  *   1 tail past what will be overwritten   2 head past the new entry   3 full fence   4 bytes   5 index word (release)
  * Killed after 2 and before 5, the log has a hole of arbitrary bytes that no word names; so nothing here trusts the log:
  * whatever walks it takes a header only if it names its own position and fits, and a dead header can never be re-inserted
- * because only an entry that its key's word still names counts as live.
+ * because only an entry that its key's word still names counts as live. Bytes in a hole can imitate a header with a length
+ * that reaches beyond the hole; so in what was adopted only the lengths of live entries are believed (units_to_next()).
  *
  * Reclaiming keeps a gap of two entry limits free between head and tail + size, so that what the policy keeps is copied to
  * the head (an append that needs no new room) before tail moves: no kept key vanishes meanwhile. Re-inserted bytes are paid
@@ -133,6 +134,23 @@ static uint64_t *word_naming(const struct rshm_writer *w, const struct rshm_entr
 			return word;
 	}
 	return NULL;
+}
+
+/*
+ * Walks one place of the log: *ret_word is the word of the live entry there, or NULL. Returns the units to the next place.
+ * What this writer wrote has lengths to go by; below trusted_from, only those of entries that the index names.
+ */
+static uint64_t units_to_next(const struct rshm_writer *w, uint64_t position, struct rshm_entry *ret,
+			      uint64_t **ret_word)
+{
+	uint64_t units;
+
+	*ret_word = NULL;
+	if (!entry_at(w, position, ret, &units))
+		return 1;
+	if (!(rshm_control_flags(ret->control_a) & RSHM_FLAG_FILLER))
+		*ret_word = word_naming(w, ret);
+	return *ret_word || position >= w->trusted_from ? units : 1;
 }
 
 static void account_gone(struct rshm_writer *w, uint64_t units)
@@ -311,13 +329,11 @@ static bool has_room_to_keep(struct rshm_writer *w, uint64_t position, uint64_t 
 }
 
 /* One live entry at the tail: copied to the head if policy, credit and room allow, dropped otherwise. */
-static void pass_entry(struct rshm_writer *w, const struct rshm_entry *entry, uint64_t units, uint64_t reserve)
+static void pass_entry(struct rshm_writer *w, const struct rshm_entry *entry, uint64_t *word, uint64_t units,
+		       uint64_t reserve)
 {
-	uint64_t *word = word_naming(w, entry);
 	struct rshm_item item;
 
-	if (!word)
-		return;
 	item_of(w, entry, &item);
 	account_gone(w, units);
 	if (w->reinsert_credit >= units && wants_keep(w, &item, entry->position) &&
@@ -341,14 +357,11 @@ static void reclaim_step(struct rshm_writer *w, uint64_t reserve)
 
 	while (position < stop && position < target) {
 		struct rshm_entry entry;
-		uint64_t units;
+		uint64_t *word;
+		uint64_t units = units_to_next(w, position, &entry, &word);
 
-		if (!entry_at(w, position, &entry, &units)) {
-			position++;
-			continue;
-		}
-		if (!(rshm_control_flags(entry.control_a) & RSHM_FLAG_FILLER))
-			pass_entry(w, &entry, units, reserve);
+		if (word)
+			pass_entry(w, &entry, word, units, reserve);
 		position += units;
 	}
 	move_tail(w, position);
@@ -448,6 +461,7 @@ int rshm_writer_adopt(void *object, uint64_t mapped_size, struct rshm_writer *re
 	ret->head = rshm_load_relaxed(&s->head);
 	if (ret->tail < ret->units || ret->head < ret->tail || ret->head - ret->tail > ret->units)
 		return RSHM_E_CORRUPT;
+	ret->trusted_from = ret->head;
 	for (uint32_t bucket = 0; bucket < ret->bucket_count; bucket++) {
 		for (unsigned int i = 0; i < RSHM_BUCKET_WORDS; i++) {
 			uint64_t *word = &line_of(ret, bucket)[i];
@@ -554,13 +568,13 @@ bool rshm_writer_walk(const struct rshm_writer *writer, uint64_t *cursor, uint32
 {
 	uint64_t position = *cursor < writer->tail ? writer->tail : *cursor;
 
-	while (position<writer->head && * steps> 0) {
+	while (position < writer->head && *steps) {
 		struct rshm_entry entry;
-		uint64_t units = 1;
+		uint64_t *word;
+		uint64_t units = units_to_next(writer, position, &entry, &word);
 
 		(*steps)--;
-		if (entry_at(writer, position, &entry, &units) &&
-		    !(rshm_control_flags(entry.control_a) & RSHM_FLAG_FILLER) && word_naming(writer, &entry)) {
+		if (word) {
 			item_of(writer, &entry, ret);
 			*ret_position = position;
 			*cursor = position + units;
