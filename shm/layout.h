@@ -19,7 +19,7 @@
 
 #include "shm/msg.h"
 
-#define RSHM_LAYOUT_MAJOR 1u
+#define RSHM_LAYOUT_MAJOR 2u
 #define RSHM_LAYOUT_MINOR 0u
 #define RSHM_LINE 64u   /* bytes of a cache line */
 #define RSHM_PAGE 4096u /* every object is a multiple of it */
@@ -165,6 +165,28 @@ _Static_assert(sizeof(struct rshm_entry) == 40, "entry header is 40 bytes");
 #define RSHM_FLAG_TAGGED 0x2u   /* metadata begins with tag pairs */
 #define RSHM_FLAG_NEGATIVE 0x4u /* a remembered absence */
 #define RSHM_FLAG_FILLER 0x8u   /* no entry: value_len bytes to skip */
+#define RSHM_FLAG_SOFT 0x10u /* metadata has a soft deadline (RIPTIDE_METADATA_SOFT_DEADLINE): later than it, ask */
+/* The eviction policy's own, in the ring so that its memory outlives the agent. Readers ignore them. */
+#define RSHM_FLAG_MAIN 0x100u        /* has been kept, or came back soon after it had gone */
+#define RSHM_FLAG_IDLE 0x200u        /* was kept although untouched */
+#define RSHM_FLAGS_FREQUENCY 0xf000u /* 0-15, see rshm_frequency() */
+#define RSHM_FREQUENCY_MAX 15u
+#define RSHM_FLAGS_POLICY (RSHM_FLAG_MAIN | RSHM_FLAG_IDLE | RSHM_FLAGS_FREQUENCY)
+
+/*
+ * What the metadata of a TAGGED entry begins with; readers take the entry for missing if one slot's word differs, and hide
+ * these bytes from callers. The low 32 bits of a word are its epoch.
+ */
+#define RSHM_TAGS_HOT_MAX 16u /* entries with more tags are not hot */
+struct rshm_tag_pair {
+	uint32_t slot; /* < RSHM_TAG_WORDS */
+	uint32_t epoch;
+};
+struct rshm_tag_head {
+	uint32_t count;
+	uint32_t reserved;
+	/* struct rshm_tag_pair pairs[count] */
+};
 
 static inline uint64_t rshm_control_a(uint32_t flags, uint32_t source, uint64_t epoch)
 {
@@ -186,6 +208,17 @@ static inline uint32_t rshm_control_epoch(uint64_t control_a)
 	return (uint32_t)(control_a >> 32);
 }
 
+/* How often the policy has found the entry touched, up to 15. */
+static inline uint32_t rshm_frequency(uint64_t control_a)
+{
+	return (uint32_t)(control_a & RSHM_FLAGS_FREQUENCY) >> 12;
+}
+
+static inline uint64_t rshm_with_frequency(uint64_t control_a, uint32_t frequency)
+{
+	return (control_a & ~(uint64_t)RSHM_FLAGS_FREQUENCY) | (uint64_t)(frequency & RSHM_FREQUENCY_MAX) << 12;
+}
+
 /* ---- channel ------------------------------------------------------------------------------------------------ */
 
 #define RSHM_SLOTS 32u
@@ -196,6 +229,7 @@ static inline uint32_t rshm_control_epoch(uint64_t control_a)
 #define RSHM_SHARDS 16u
 #define RSHM_TOUCHES 64u         /* per shard, a power of two */
 #define RSHM_LATENCY_CLASSES 32u /* powers of two of nanoseconds */
+#define RSHM_ACCESSES 32u        /* per shard, a power of two */
 
 /*
  * A request and its answer. The client fills all of it but `answer` and `word` transitions of the worker; the worker
@@ -214,12 +248,52 @@ struct rshm_request {
 	uint16_t key_len;
 	uint16_t block_count;
 	uint8_t blocks[RSHM_SLOT_BLOCKS]; /* numbers of blocks that extend `bytes` */
-	uint8_t reserved[4];
+	uint32_t change;                  /* writes: rshm_change() */
+	uint64_t version; /* RSHM_IF_VERSION: the entry's; with RSHM_REQUEST_TICKET: the loader's ticket */
+	uint64_t operand; /* INCR: two's complement. FETCH: how long the caller may take to load, in ms */
+	uint64_t reserved[6];
 };
-_Static_assert(sizeof(struct rshm_request) == 64, "request is one line");
+_Static_assert(sizeof(struct rshm_request) == 128, "request is two lines");
 
-#define RSHM_REQUEST_FETCH 0x1u /* next piece of the answer, not a new request */
-#define RSHM_REQUEST_FRESH 0x2u /* GET: do not answer from an unverified copy */
+#define RSHM_REQUEST_FETCH 0x1u     /* next piece of the answer, not a new request */
+#define RSHM_REQUEST_FRESH 0x2u     /* GET: do not answer from an unverified copy */
+#define RSHM_REQUEST_TICKET 0x4u    /* SET, FETCH_FAILED: `version` is the ticket of a FETCH */
+#define RSHM_REQUEST_NEGATIVE 0x8u  /* SET: remember that there is no such entry, for ttl_ms, in memory only */
+#define RSHM_REQUEST_SOFT_TOO 0x20u /* GET, FETCH: a value past its soft deadline will do */
+#define RSHM_REQUEST_REFRESH 0x10u  /* FETCH: there is an old value; answer RSHM_LOAD, or MISS if another one loads */
+
+/* How a write is done: `change` of a request, `flags` of a batch item in a request. */
+enum rshm_condition { RSHM_ALWAYS = 0, RSHM_IF_ABSENT = 1, RSHM_IF_PRESENT = 2, RSHM_IF_VERSION = 3 };
+enum rshm_write_mode { RSHM_WRITE_DEFAULT = 0, RSHM_WRITE_THROUGH = 1, RSHM_WRITE_BEHIND = 2 };
+enum rshm_compression {
+	RSHM_COMPRESS_DEFAULT = 0,
+	RSHM_COMPRESS_NONE = 1,
+	RSHM_COMPRESS_LZ4 = 2,
+	RSHM_COMPRESS_ZSTD = 3,
+	RSHM_COMPRESS_AUTO = 4,
+};
+
+/* bits 0-2 enum rshm_condition, 3-4 enum rshm_write_mode, 5-7 enum rshm_compression */
+static inline uint32_t rshm_change(uint32_t condition, uint32_t mode, uint32_t compression)
+{
+	return (condition & 7u) | (mode & 3u) << 3 | (compression & 7u) << 5;
+}
+
+static inline uint32_t rshm_change_condition(uint32_t change)
+{
+	return change & 7u;
+}
+
+static inline uint32_t rshm_change_mode(uint32_t change)
+{
+	return change >> 3 & 3u;
+}
+
+static inline uint32_t rshm_change_compression(uint32_t change)
+{
+	return change >> 5 & 7u;
+}
+
 #define RSHM_TTL_DEFAULT 0u
 
 struct rshm_answer {
@@ -231,11 +305,16 @@ struct rshm_answer {
 	uint32_t metadata_len;
 	uint64_t version;
 	uint64_t ttl_ms; /* remaining; RSHM_NEVER = does not expire */
-	uint64_t reserved[3];
+	/* EXISTS: reads of the key that the agent knows of; it is told samples of the hot ones, and forgets */
+	uint64_t access_count;
+	uint64_t accessed_ms_ago; /* since the last of them; RSHM_NEVER = none is known */
+	uint64_t reserved;
 };
 _Static_assert(sizeof(struct rshm_answer) == 64, "answer is one line");
 
 #define RSHM_ANSWER_STALE 0x1u
+#define RSHM_ANSWER_ACCEPTED 0x2u /* a write: stands in the journal, will be stored */
+#define RSHM_ANSWER_NEGATIVE 0x4u /* MISS: remembered, not asked */
 
 struct rshm_slot {
 	uint32_t word; /* generation << 4 | waiting << 3 | enum rshm_slot_state; the futex of its waiter */
@@ -244,7 +323,24 @@ struct rshm_slot {
 	struct rshm_answer answer;
 	unsigned char bytes[RSHM_INLINE];
 };
-_Static_assert(sizeof(struct rshm_slot) == 192 + RSHM_INLINE, "slot");
+_Static_assert(sizeof(struct rshm_slot) == 256 + RSHM_INLINE, "slot");
+
+/*
+ * What STATS answers: a tenant's figures, then what has no place there. It grows at its end; a reader takes what it gets, and
+ * the rest for 0.
+ */
+struct rshm_stats {
+	struct rshm_figures figures;
+	uint64_t plain_bytes, stored_bytes; /* of values written, before and after compression */
+	uint64_t milli_operations;          /* thousandths a second, over the last ten */
+	uint64_t hit_ns_mean, hit_ns_p95;   /* of sampled hot reads */
+	uint64_t evictions_capacity, evictions_expired, evictions_manual, evictions_memory_pressure;
+	uint64_t evicted_bytes;
+	uint64_t milli_evictions;   /* thousandths a second, over the last minute */
+	uint64_t spilled, restored; /* entries: put to the disk tier, and found there */
+	uint64_t journal_records;   /* accepted, not yet stored; of the tenants that share the worker */
+};
+_Static_assert(sizeof(struct rshm_stats) == sizeof(struct rshm_figures) + 14 * sizeof(uint64_t), "no padding");
 
 /* Items of batches, in body and answer; key, metadata, value follow without padding. */
 struct rshm_batch_item {
@@ -252,9 +348,9 @@ struct rshm_batch_item {
 	uint16_t key_len;
 	uint16_t metadata_len;
 	uint64_t ttl_ms;
-	uint64_t version; /* answers */
+	uint64_t version; /* answers; requests: as in struct rshm_request */
 	int32_t status;   /* answers */
-	uint32_t flags;   /* answers: RSHM_ANSWER_… */
+	uint32_t flags;   /* answers: RSHM_ANSWER_…; requests: rshm_change() */
 };
 _Static_assert(sizeof(struct rshm_batch_item) == 32, "batch item");
 
@@ -263,7 +359,9 @@ struct rshm_shard {
 	uint64_t hits, hit_bytes, misses, stale, expired, retries, sampled, reserved0;
 	uint32_t latency[RSHM_LATENCY_CLASSES];
 	uint64_t touch_next; /* touches ever noted */
-	uint64_t reserved1[39];
+	uint64_t access_next;
+	uint64_t accesses[RSHM_ACCESSES]; /* positions of sampled reads, whether touched before or not */
+	uint64_t reserved1[6];
 	uint64_t touches[RSHM_TOUCHES]; /* positions */
 };
 _Static_assert(sizeof(struct rshm_shard) == 1024, "shard");
@@ -278,7 +376,6 @@ struct rshm_channel {
 	uint32_t reserved2[15];
 	uint8_t reserved3[RSHM_PAGE - 256];
 	struct rshm_slot slots[RSHM_SLOTS];
-	uint8_t reserved4[RSHM_PAGE - 192 * RSHM_SLOTS % RSHM_PAGE];
 	unsigned char blocks[RSHM_BLOCKS][RSHM_BLOCK];
 	struct rshm_shard shards[RSHM_SHARDS];
 };

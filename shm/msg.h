@@ -17,6 +17,8 @@ enum rshm_status {
 	RSHM_OK = 0,
 	RSHM_MISS = 1,     /* the key is not there; not an error */
 	RSHM_CONTINUE = 2, /* channel only: send, or fetch, the next piece */
+	RSHM_CONFLICT = 3, /* the condition of a write does not hold; nothing was changed */
+	RSHM_LOAD = 4,     /* channel only: the key is missing and the caller is to load it */
 
 	/* The caller's fault: do not retry unchanged. */
 	RSHM_E_INVALID = -1,     /* an argument or message that cannot be served */
@@ -43,6 +45,7 @@ enum rshm_status {
 	RSHM_E_PROTOCOL = -42, /* the peer broke the protocol; the channel or connection is dropped */
 	RSHM_E_SYSTEM = -43,   /* a system call failed where it must not; the text says which */
 	RSHM_E_FULL = -44,     /* the store has no room left (disk full, map size, maxmemory) */
+	RSHM_E_NODICT = -45,   /* a stored entry was compressed with a dictionary that is not known here */
 };
 
 /* Operations of a request channel. 1-99 data, 100-199 reserved for tags, sessions and quotas. */
@@ -58,6 +61,19 @@ enum rshm_op {
 	RSHM_OP_PING = 9,
 	RSHM_OP_STATS = 10,
 	RSHM_OP_LOCATE = 11, /* which segment serves this tenant now? answers as attach does, by tags */
+	RSHM_OP_INCR = 12,   /* adds `operand` to a decimal number; the answer's value is the new one, 8 bytes */
+	/*
+	 * As GET, but whoever meets a missing key first is told RSHM_LOAD and a ticket in the answer's version; the others wait
+	 * until that one has SET it (with the ticket), given up (FETCH_FAILED), died, or kept it too long.
+	 */
+	RSHM_OP_FETCH = 13,
+	RSHM_OP_FETCH_FAILED = 14,      /* with the ticket: the next one waiting loads */
+	RSHM_OP_INVALIDATE_TAG = 15,    /* the key is the tag */
+	RSHM_OP_INVALIDATE_PREFIX = 16, /* the key is the prefix; the answer's version counts what was removed */
+	RSHM_OP_CLEAR = 17,             /* the tenant's whole namespace; no key */
+	RSHM_OP_FLUSH = 18,             /* everything accepted before is stored; no key */
+	RSHM_OP_WARM_PREFIX = 20,       /* the same for all keys that begin with the key */
+	RSHM_OP_WARM = 19, /* batch of keys to bring into shared memory; the answer: see warm in serve/ */
 };
 
 /* Operations of the control socket (SP REQ/REP bodies). 200-299; the answer carries the same number. */
@@ -69,6 +85,11 @@ enum rshm_control_op {
 	RSHM_CONTROL_STATS = 204,
 	RSHM_CONTROL_CLIENTS = 205,
 	RSHM_CONTROL_RELOAD = 206,
+	/* Of a tenant; from the agent's own user or root only. */
+	RSHM_CONTROL_DICT_LIST = 207,
+	RSHM_CONTROL_DICT_TRAIN = 208, /* CONTENT_TYPE; may be left out if samples of only one are there */
+	RSHM_CONTROL_DICT_SHOW = 209,  /* DICTIONARY_ID */
+	RSHM_CONTROL_DICT_DROP = 210,  /* DICTIONARY_ID */
 };
 
 /* Tags of control messages: {u16 tag, u32 length, value}, integers little-endian of exactly their size. */
@@ -90,6 +111,8 @@ enum rshm_tag {
 	RSHM_TAG_CLIENT_NAME = 15,    /* text, informative: the program's name */
 	RSHM_TAG_ENTRY_LIMIT = 16,    /* u64, bytes: key + metadata + value that the agent accepts */
 	RSHM_TAG_CHANNEL_ID = 17,     /* u64, the agent's number of this channel */
+	RSHM_TAG_CONTENT_TYPE = 18,   /* text, of values; may be empty: those that have none */
+	RSHM_TAG_DICTIONARY_ID = 19,  /* u32 */
 };
 
 /* What travels before every control body. Little-endian; 16 bytes. */

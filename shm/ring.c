@@ -45,6 +45,12 @@ void rshm_geometry_plan(uint64_t ring_bytes, uint32_t entry_limit_max, struct rs
 	ret->object_size = ret->ring_offset + bytes;
 }
 
+static bool tags_fit(const struct rshm_segment *s)
+{
+	return s->tag_offset % RSHM_LINE == 0 && s->tag_offset >= sizeof(*s) && s->tag_offset < s->ring_offset &&
+	       RSHM_TAG_WORDS * sizeof(uint32_t) <= s->ring_offset - s->tag_offset;
+}
+
 static bool geometry_fits(const struct rshm_segment *s, uint64_t mapped_size)
 {
 	bool ring_is_power = s->ring_bytes >= RSHM_RING_MIN && s->ring_bytes <= RSHM_RING_MAX &&
@@ -55,10 +61,11 @@ static bool geometry_fits(const struct rshm_segment *s, uint64_t mapped_size)
 	       s->ring_offset <= mapped_size && s->ring_bytes == mapped_size - s->ring_offset &&
 	       s->index_offset % RSHM_LINE == 0 && s->index_offset >= sizeof(*s) && s->index_offset < mapped_size &&
 	       index_end <= s->ring_offset && s->bucket_count >= 2 && s->entry_limit >= sizeof(struct rshm_entry) &&
-	       s->entry_limit <= s->ring_bytes / 4;
+	       s->entry_limit <= s->ring_bytes / 4 && tags_fit(s);
 }
 
-int rshm_reader_init(const void *object, uint64_t mapped_size, struct rshm_reader *ret)
+/* Once per mapping: for size, not for speed. */
+__attribute__((cold)) int rshm_reader_init(const void *object, uint64_t mapped_size, struct rshm_reader *ret)
 {
 	struct rshm_segment copy;
 
@@ -77,6 +84,7 @@ int rshm_reader_init(const void *object, uint64_t mapped_size, struct rshm_reade
 	ret->segment = object;
 	ret->index = (const void *)((const unsigned char *)object + copy.index_offset);
 	ret->ring = (const unsigned char *)object + copy.ring_offset;
+	ret->tags = (const void *)((const unsigned char *)object + copy.tag_offset);
 	ret->units = copy.ring_bytes / RSHM_UNIT;
 	ret->hash_seed = copy.hash_seed;
 	ret->bucket_count = copy.bucket_count;

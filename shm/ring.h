@@ -32,7 +32,8 @@ struct rshm_reader {
 	const struct rshm_segment *segment;
 	const uint64_t *index;
 	const unsigned char *ring;
-	uint64_t units; /* of the ring; a power of two */
+	const uint32_t *tags; /* RSHM_TAG_WORDS words */
+	uint64_t units;       /* of the ring; a power of two */
 	uint64_t hash_seed;
 	uint32_t bucket_count, entry_limit;
 };
@@ -83,9 +84,14 @@ struct rshm_item {
 	uint64_t control_a, control_b;
 };
 
-/* Asked for each live entry about to be reclaimed: copy it to the head? And told about each that goes. */
-typedef bool rshm_keep_fn(void *context, const struct rshm_item *item, uint64_t position);
+/*
+ * The policy. keep: asked for each live entry about to be reclaimed: copy it to the head? It may change RSHM_FLAGS_POLICY of
+ * item->control_a, which the copy gets. drop: told about each live entry that goes. enter: asked for the flags (of
+ * RSHM_FLAGS_POLICY) of each entry that a put brings, besides those it comes with; `replaced` is the older one, or NULL.
+ */
+typedef bool rshm_keep_fn(void *context, struct rshm_item *item, uint64_t position);
 typedef void rshm_drop_fn(void *context, const struct rshm_item *item, uint64_t position);
+typedef uint32_t rshm_enter_fn(void *context, uint64_t hash, const struct rshm_entry *replaced);
 
 struct rshm_writer {
 	/* set once */
@@ -95,15 +101,18 @@ struct rshm_writer {
 	uint64_t units;
 	uint64_t hash_seed;
 	uint32_t bucket_count, entry_limit;
-	rshm_keep_fn *keep; /* NULL: keep the touched ones */
-	rshm_drop_fn *drop; /* NULL: nobody wants to know */
+	rshm_keep_fn *keep;   /* NULL: keep the touched ones */
+	rshm_drop_fn *drop;   /* NULL: nobody wants to know */
+	rshm_enter_fn *enter; /* NULL: none */
 	void *context;
 	uint32_t reinsert_percent; /* re-inserted bytes per 100 appended ones */
 	/* the writer's truth; the shared copies are output only */
 	uint64_t head, tail;
-	uint64_t trusted_from; /* from here on the log is this writer's own; before it, a dead one's */
+	uint64_t largest, largest_before; /* units of the largest entry appended in this lap and in the one before */
+	uint64_t trusted_from;            /* from here on the log is this writer's own; before it, a dead one's */
 	uint64_t live_entries, live_units;
 	uint64_t reinsert_credit; /* units that may still be re-inserted */
+	uint64_t put_credit;      /* of them, for the sake of the put at hand */
 	uint64_t evictions, reinsertions, displaced;
 };
 
@@ -138,6 +147,9 @@ bool rshm_writer_find(const struct rshm_writer *writer, const void *key, size_t 
  */
 bool rshm_writer_patch(struct rshm_writer *writer, uint64_t position, uint64_t version, uint64_t control_a,
 		       uint64_t control_b);
+
+/* The live entry at a position, which may be any number (clients send it); `ret` as of rshm_writer_find(). */
+bool rshm_writer_at(const struct rshm_writer *writer, uint64_t position, struct rshm_item *ret);
 
 /* Marks the entry at a position touched. The position may be any number (clients send it). */
 bool rshm_writer_touch(struct rshm_writer *writer, uint64_t position);

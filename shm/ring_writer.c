@@ -8,9 +8,10 @@
  * because only an entry that its key's word still names counts as live. Bytes in a hole can imitate a header with a length
  * that reaches beyond the hole; so in what was adopted only the lengths of live entries are believed (units_to_next()).
  *
- * Reclaiming keeps a gap of two entry limits free between head and tail + size, so that what the policy keeps is copied to
- * the head (an append that needs no new room) before tail moves: no kept key vanishes meanwhile. Re-inserted bytes are paid
- * from a credit that appends earn, which bounds write amplification and guarantees progress.
+ * Reclaiming keeps a gap free between head and tail + size (gap_units()), so that what the policy keeps is copied to the
+ * head (an append that needs no new room) before tail moves: no kept key vanishes meanwhile. Re-inserted bytes are paid from
+ * a credit that appends earn, which bounds write amplification and guarantees progress; and no put pays for more than
+ * RSHM_COPIES_PER_PUT_BYTES of them, which bounds how long it takes.
  *
  * The private head and tail are the truth; the shared words are output. Readers never write, so nothing read back from
  * the segment can have been changed by another process; adoption is the one moment when it is checked all the same.
@@ -20,7 +21,8 @@
 #include "shm/index.h"
 #include "shm/order.h"
 
-#define RSHM_RECLAIM_STEP_BYTES (64u << 10)
+#define RSHM_RECLAIM_STEP_BYTES (64u << 10)    /* or a 64th of a small ring */
+#define RSHM_COPIES_PER_PUT_BYTES (256u << 10) /* or 16 times the put, if that is more */
 #define RSHM_HEADER_UNITS ((sizeof(struct rshm_entry) + RSHM_UNIT - 1) / RSHM_UNIT)
 
 /* ---- small helpers ------------------------------------------------------------------------------------------ */
@@ -40,9 +42,33 @@ static uint64_t units_to_end(const struct rshm_writer *w, uint64_t position)
 	return w->units - (position & (w->units - 1));
 }
 
+static uint64_t step_units(const struct rshm_writer *w)
+{
+	uint64_t most = RSHM_RECLAIM_STEP_BYTES / RSHM_UNIT;
+
+	return w->units / 64 < most ? w->units / 64 : most;
+}
+
+/* The largest entry that can be in the ring. */
+static uint64_t largest_units(const struct rshm_writer *w)
+{
+	return w->largest > w->largest_before ? w->largest : w->largest_before;
+}
+
+/*
+ * What stays free behind head: so much that a copy of the largest entry in the ring and a filler before it find room at any
+ * time, and a step's copies mostly without moving tail for each. Two entry limits at most.
+ */
 static uint64_t gap_units(const struct rshm_writer *w)
 {
-	return 2 * to_units(w->entry_limit);
+	uint64_t wanted = step_units(w) + 2 * largest_units(w), most = 2 * to_units(w->entry_limit);
+
+#ifdef RSHM_TORTURE
+	/* A gap hides what goes wrong when bytes follow close behind tail; so every other lap does without. */
+	if (w->head / w->units % 2)
+		return 0;
+#endif
+	return wanted < most ? wanted : most;
 }
 
 static uint64_t free_units(const struct rshm_writer *w)
@@ -258,6 +284,17 @@ static uint64_t units_with_filler(const struct rshm_writer *w, uint64_t units)
 	return rest < units ? rest + units : units;
 }
 
+/* The largest entry of this lap and of the one before: all that can be in the ring. */
+static void note_size(struct rshm_writer *w, uint64_t units, bool begins_lap)
+{
+	if (begins_lap) {
+		w->largest_before = w->largest;
+		w->largest = 0;
+	}
+	if (units > w->largest)
+		w->largest = units;
+}
+
 /*
  * Steps 2 to 5; step 1 is done: the room is free. `word` is where the index names the entry, or NULL to find a place.
  * `item` may lie in the ring itself (a re-insertion), but never in the free room.
@@ -269,6 +306,7 @@ static void append(struct rshm_writer *w, uint64_t hash, const struct rshm_item 
 	uint64_t start = w->head, position = w->head + filler;
 	uint64_t name;
 
+	note_size(w, units, filler || (position & (w->units - 1)) == 0);
 	w->head = position + units;
 #if RSHM_MUTANT != 4
 	rshm_store_relaxed(&w->segment->head, w->head);
@@ -303,7 +341,7 @@ static void append(struct rshm_writer *w, uint64_t hash, const struct rshm_item 
 
 /* ---- reclaim ------------------------------------------------------------------------------------------------ */
 
-static bool wants_keep(struct rshm_writer *w, const struct rshm_item *item, uint64_t position)
+static bool wants_keep(struct rshm_writer *w, struct rshm_item *item, uint64_t position)
 {
 	if (w->keep)
 		return w->keep(w->context, item, position);
@@ -320,25 +358,28 @@ static void move_tail(struct rshm_writer *w, uint64_t position)
 #endif
 }
 
-/* Room to copy an entry at `position` to the head. Where the gap is used up, what lies before it is given back first. */
-static bool has_room_to_keep(struct rshm_writer *w, uint64_t position, uint64_t units, uint64_t reserve)
+/*
+ * Room to copy an entry at `position` to the head. Where the gap is used up, what lies before it is given back first. A gap
+ * was left for the largest entry, so this fails only for a dead writer's ring that is as good as full.
+ */
+static bool has_room_to_keep(struct rshm_writer *w, uint64_t position, uint64_t units)
 {
-	if (free_units(w) < units_with_filler(w, units) + reserve)
+	if (free_units(w) < units_with_filler(w, units))
 		move_tail(w, position);
-	return free_units(w) >= units_with_filler(w, units) + reserve;
+	return free_units(w) >= units_with_filler(w, units);
 }
 
 /* One live entry at the tail: copied to the head if policy, credit and room allow, dropped otherwise. */
-static void pass_entry(struct rshm_writer *w, const struct rshm_entry *entry, uint64_t *word, uint64_t units,
-		       uint64_t reserve)
+static void pass_entry(struct rshm_writer *w, const struct rshm_entry *entry, uint64_t *word, uint64_t units)
 {
 	struct rshm_item item;
 
 	item_of(w, entry, &item);
 	account_gone(w, units);
-	if (w->reinsert_credit >= units && wants_keep(w, &item, entry->position) &&
-	    has_room_to_keep(w, entry->position, units, reserve)) {
+	if (w->reinsert_credit >= units && w->put_credit >= units && wants_keep(w, &item, entry->position) &&
+	    has_room_to_keep(w, entry->position, units)) {
 		w->reinsert_credit -= units;
+		w->put_credit -= units;
 		w->reinsertions++;
 		item.control_a &= ~(uint64_t)RSHM_FLAG_TOUCHED;
 		append(w, rshm_hash(w->hash_seed, item.key, item.key_len), &item, word);
@@ -349,11 +390,17 @@ static void pass_entry(struct rshm_writer *w, const struct rshm_entry *entry, ui
 		w->drop(w->context, &item, entry->position);
 }
 
-/* Moves tail by at least a step, keeping what the policy keeps; `reserve` units of room stay untouched. */
-static void reclaim_step(struct rshm_writer *w, uint64_t reserve)
+/* Now entries go because their copies cannot be paid for, not because nobody wants them: no more of them than needed. */
+static bool is_short_of_credit(const struct rshm_writer *w)
+{
+	return w->reinsert_credit < largest_units(w) || w->put_credit < largest_units(w);
+}
+
+/* Moves tail by a step, keeping what the policy keeps; less only where credit is short and `wanted` units are free. */
+static void reclaim_step(struct rshm_writer *w, uint64_t wanted)
 {
 	uint64_t position = w->tail, stop = w->head;
-	uint64_t target = w->tail + RSHM_RECLAIM_STEP_BYTES / RSHM_UNIT;
+	uint64_t target = w->tail + step_units(w);
 
 	while (position < stop && position < target) {
 		struct rshm_entry entry;
@@ -361,25 +408,34 @@ static void reclaim_step(struct rshm_writer *w, uint64_t reserve)
 		uint64_t units = units_to_next(w, position, &entry, &word);
 
 		if (word)
-			pass_entry(w, &entry, word, units, reserve);
+			pass_entry(w, &entry, word, units);
 		position += units;
+		if (is_short_of_credit(w) && free_units(w) + (position - w->tail) >= wanted)
+			break;
 	}
 	move_tail(w, position);
 }
 
 static void make_room(struct rshm_writer *w, uint64_t units)
 {
+	uint64_t most = RSHM_COPIES_PER_PUT_BYTES / RSHM_UNIT;
+
+	w->put_credit = 16 * units > most ? 16 * units : most;
 	while (free_units(w) < units_with_filler(w, units) + gap_units(w))
-		reclaim_step(w, units_with_filler(w, units));
+		reclaim_step(w, units_with_filler(w, units) + gap_units(w));
+}
+
+/* A lap's worth: policies that overdraw for a while come to their senses before the credit makes the choice for them. */
+static uint64_t credit_most(const struct rshm_writer *w)
+{
+	return w->units;
 }
 
 static void earn_credit(struct rshm_writer *w, uint64_t units)
 {
-	uint64_t most = w->units / 2;
-
 	w->reinsert_credit += units * w->reinsert_percent / 100;
-	if (w->reinsert_credit > most)
-		w->reinsert_credit = most;
+	if (w->reinsert_credit > credit_most(w))
+		w->reinsert_credit = credit_most(w);
 }
 
 /* ---- public ------------------------------------------------------------------------------------------------- */
@@ -462,6 +518,9 @@ int rshm_writer_adopt(void *object, uint64_t mapped_size, struct rshm_writer *re
 	if (ret->tail < ret->units || ret->head < ret->tail || ret->head - ret->tail > ret->units)
 		return RSHM_E_CORRUPT;
 	ret->trusted_from = ret->head;
+	/* Nothing is known of what the dead writer appended; and what it would have kept, its successor keeps. */
+	ret->largest = to_units(ret->entry_limit);
+	ret->reinsert_credit = credit_most(ret);
 	for (uint32_t bucket = 0; bucket < ret->bucket_count; bucket++) {
 		for (unsigned int i = 0; i < RSHM_BUCKET_WORDS; i++) {
 			uint64_t *word = &line_of(ret, bucket)[i];
@@ -484,6 +543,7 @@ int rshm_writer_put(struct rshm_writer *writer, const struct rshm_item *item)
 {
 	uint64_t bytes = rshm_entry_bytes(item->key_len, item->metadata_len, item->value_len);
 	uint64_t units = to_units(bytes), old_units, hash;
+	struct rshm_item entering;
 	struct rshm_entry old;
 	uint64_t *word;
 
@@ -496,7 +556,10 @@ int rshm_writer_put(struct rshm_writer *writer, const struct rshm_item *item)
 	word = find_word(writer, hash, item->key, item->key_len, &old, &old_units);
 	if (word)
 		account_gone(writer, old_units);
-	append(writer, hash, item, word);
+	entering = *item;
+	if (writer->enter)
+		entering.control_a |= writer->enter(writer->context, hash, word ? &old : NULL) & RSHM_FLAGS_POLICY;
+	append(writer, hash, &entering, word);
 	return RSHM_OK;
 }
 
@@ -548,6 +611,16 @@ bool rshm_writer_patch(struct rshm_writer *writer, uint64_t position, uint64_t v
 	rshm_store_relaxed(&words[2], control_b);
 	/* Pairs with the readers' acquire load of A: who sees the new A sees the new B. */
 	rshm_store_release(&words[1], control_a);
+	return true;
+}
+
+bool rshm_writer_at(const struct rshm_writer *writer, uint64_t position, struct rshm_item *ret)
+{
+	struct rshm_entry entry;
+
+	if (!live_entry_at(writer, position, &entry))
+		return false;
+	item_of(writer, &entry, ret);
 	return true;
 }
 

@@ -26,18 +26,20 @@ static void drain_latency(const struct rshm_shard *shard, struct rshm_seen *seen
 	}
 }
 
-static void drain_touches(const struct rshm_shard *shard, struct rshm_seen *seen, struct rshm_drained *ret)
+/* The positions noted since *seen in a ring of `size`, newest first; returns how many. */
+static uint32_t drain_positions(const uint64_t *ring, uint32_t size, const uint64_t *ring_next, uint64_t *seen,
+				uint64_t *ret)
 {
-	/* Pairs with the release in rshm_touch(). */
-	uint64_t next = rshm_load_acquire(&shard->touch_next);
-	uint64_t count = next - seen->touch_next;
+	/* Pairs with the release in rshm_touch() and rshm_note_access(). */
+	uint64_t next = rshm_load_acquire(ring_next);
+	uint64_t count = next - *seen;
 
-	if (count > RSHM_TOUCHES)
-		count = RSHM_TOUCHES;
+	if (count > size)
+		count = size;
 	for (uint64_t i = 0; i < count; i++)
-		ret->touches[i] = rshm_load_relaxed(&shard->touches[(next - 1 - i) % RSHM_TOUCHES]);
-	ret->touch_count = (uint32_t)count;
-	seen->touch_next = next;
+		ret[i] = rshm_load_relaxed(&ring[(next - 1 - i) % size]);
+	*seen = next;
+	return (uint32_t)count;
 }
 
 void rshm_drain(const struct rshm_shard *shard, struct rshm_seen *seen, uint64_t most, struct rshm_drained *ret)
@@ -49,5 +51,8 @@ void rshm_drain(const struct rshm_shard *shard, struct rshm_seen *seen, uint64_t
 	ret->expired = advance(&shard->expired, &seen->expired, most);
 	ret->retries = advance(&shard->retries, &seen->retries, most);
 	drain_latency(shard, seen, most, ret);
-	drain_touches(shard, seen, ret);
+	ret->touch_count =
+		drain_positions(shard->touches, RSHM_TOUCHES, &shard->touch_next, &seen->touch_next, ret->touches);
+	ret->access_count = drain_positions(shard->accesses, RSHM_ACCESSES, &shard->access_next, &seen->access_next,
+					    ret->accesses);
 }

@@ -21,18 +21,37 @@ static inline void rshm_count(uint64_t *counter, uint64_t n, bool shared)
 		rshm_store_relaxed(counter, rshm_load_relaxed(counter) + n);
 }
 
-/* Notes that an entry was read, if that is worth knowing: older half of the ring, not yet marked. Lossy. */
+/* Is it worth knowing that an entry was read? If it is not yet marked and not in the ring's newest eighth. */
+static inline bool rshm_touch_is_due(uint64_t position, uint64_t control_a, uint64_t tail, uint64_t ring_units)
+{
+	return !(control_a & RSHM_FLAG_TOUCHED) && position - tail <= ring_units / 8 * 7;
+}
+
+/* Notes that an entry was read, if that is due. Lossy. */
 static inline void rshm_touch(struct rshm_shard *shard, uint64_t position, uint64_t control_a, uint64_t tail,
 			      uint64_t ring_units)
 {
 	uint64_t next;
 
-	if ((control_a & RSHM_FLAG_TOUCHED) || position - tail > ring_units / 2)
+	if (!rshm_touch_is_due(position, control_a, tail, ring_units))
 		return;
 	next = rshm_load_relaxed(&shard->touch_next);
 	rshm_store_relaxed(&shard->touches[next % RSHM_TOUCHES], position);
 	/* Pairs with the acquire in rshm_drain(). */
 	rshm_store_release(&shard->touch_next, next + 1);
+}
+
+/*
+ * Notes a sampled read that is no touch, for the access times of entries. It has a place of its own, because such samples
+ * would push the touches out. Lossy.
+ */
+static inline void rshm_note_access(struct rshm_shard *shard, uint64_t position)
+{
+	uint64_t next = rshm_load_relaxed(&shard->access_next);
+
+	rshm_store_relaxed(&shard->accesses[next % RSHM_ACCESSES], position);
+	/* Pairs with the acquire in rshm_drain(). */
+	rshm_store_release(&shard->access_next, next + 1);
 }
 
 /* Counts one sampled latency in its power-of-two class. */
@@ -46,7 +65,7 @@ static inline void rshm_sample(struct rshm_shard *shard, uint64_t nanoseconds)
 
 /* What the agent has seen of one shard so far; private to it. */
 struct rshm_seen {
-	uint64_t hits, hit_bytes, misses, stale, expired, retries, touch_next;
+	uint64_t hits, hit_bytes, misses, stale, expired, retries, touch_next, access_next;
 	uint32_t latency[RSHM_LATENCY_CLASSES];
 };
 
@@ -54,8 +73,9 @@ struct rshm_seen {
 struct rshm_drained {
 	uint64_t hits, hit_bytes, misses, stale, expired, retries;
 	uint32_t latency[RSHM_LATENCY_CLASSES];
-	uint32_t touch_count;
+	uint32_t touch_count, access_count;
 	uint64_t touches[RSHM_TOUCHES];
+	uint64_t accesses[RSHM_ACCESSES];
 };
 
 /*

@@ -71,28 +71,32 @@ void metric_add(struct metric_set *set, size_t index, uint64_t amount)
 {
 	metric_check(set, index);
 	must(set->table[index].type != METRIC_HISTOGRAM);
-	__atomic_fetch_add(&set->values[index], amount, __ATOMIC_RELAXED);
+	if (RIPTIDE_METRICS)
+		__atomic_fetch_add(&set->values[index], amount, __ATOMIC_RELAXED);
 }
 
 void metric_subtract(struct metric_set *set, size_t index, uint64_t amount)
 {
 	metric_check(set, index);
 	must(set->table[index].type == METRIC_GAUGE);
-	__atomic_fetch_sub(&set->values[index], amount, __ATOMIC_RELAXED);
+	if (RIPTIDE_METRICS)
+		__atomic_fetch_sub(&set->values[index], amount, __ATOMIC_RELAXED);
 }
 
 void metric_put(struct metric_set *set, size_t index, uint64_t value)
 {
 	metric_check(set, index);
 	must(set->table[index].type == METRIC_GAUGE);
-	__atomic_store_n(&set->values[index], value, __ATOMIC_RELAXED);
+	if (RIPTIDE_METRICS)
+		__atomic_store_n(&set->values[index], value, __ATOMIC_RELAXED);
 }
 
 void metric_observe(struct metric_set *set, size_t index, uint64_t duration_ns)
 {
 	metric_check(set, index);
 	must(set->table[index].type == METRIC_HISTOGRAM);
-	histogram_record(set->histograms[index], duration_ns);
+	if (RIPTIDE_METRICS)
+		histogram_record(set->histograms[index], duration_ns);
 }
 
 uint64_t metric_value(const struct metric_set *set, size_t index)

@@ -17,6 +17,11 @@
 
 #include "agent/base/histogram.h"
 
+/* `make METRICS=0`: sets and their tables are there and nothing is counted in them. */
+#ifndef RIPTIDE_METRICS
+#define RIPTIDE_METRICS 1
+#endif
+
 enum metric_type {
 	METRIC_COUNTER,   /* only grows */
 	METRIC_GAUGE,     /* a level; merging adds up the levels of the parts */

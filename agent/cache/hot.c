@@ -22,6 +22,7 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
+#include "shm/order.h"
 #include "shm/os/acl.h"
 
 #define MOVE_STEPS 2048u      /* entries looked at per slice */
@@ -32,6 +33,7 @@ struct body {
 	char name[RSHM_NAME_MAX];
 	struct rshm_map map;
 	struct rshm_writer writer;
+	struct policy *policy; /* in charge of the writer */
 };
 
 struct allocation {
@@ -61,6 +63,9 @@ struct hot {
 	uint64_t location_size; /* 0 = no segment */
 	void (*reclaim_hook)(void *context);
 	void *reclaim_context;
+	rshm_drop_fn *drop_hook;
+	void *drop_context;
+	uint64_t negatives;
 	void (*closed)(void *context);
 	void *closed_context;
 };
@@ -98,18 +103,32 @@ static void budget_give(struct hot_budget *budget, uint64_t bytes)
 
 /* ---- bodies ------------------------------------------------------------------------------------------------- */
 
-static bool keep_entry(void *context, const struct rshm_item *item, uint64_t position)
+/* Once the body is where it stays. */
+static void equip_body(struct hot *hot, struct body *body)
 {
-	(void)context;
-	(void)position;
-	return (rshm_control_flags(item->control_a) & RSHM_FLAG_TOUCHED) && clock_monotonic_ms() < item->control_b;
+	body->policy = policy_create(&body->writer, hot->settings.eviction, hot->environment->reinsert_percent);
 }
 
-static void equip_writer(struct hot *hot, struct rshm_writer *writer)
+static bool is_negative(const struct rshm_item *item)
 {
-	writer->keep = keep_entry;
-	writer->context = hot;
-	writer->reinsert_percent = hot->environment->reinsert_percent;
+	return rshm_control_flags(item->control_a) & RSHM_FLAG_NEGATIVE;
+}
+
+static void drop_entry(void *context, const struct rshm_item *item, uint64_t position)
+{
+	struct hot *hot = context;
+
+	if (is_negative(item))
+		hot->negatives -= hot->negatives > 0;
+	else if (hot->drop_hook)
+		hot->drop_hook(hot->drop_context, item, position);
+}
+
+/* Only the ring that serves tells what it drops: what one that is being filled drops is still in the other. */
+static void publish_body(struct hot *hot, struct body *body)
+{
+	policy_set_drop_hook(body->policy, drop_entry, hot);
+	rshm_writer_publish(&body->writer, hot->settings.policy, hot->settings.stale_limit_ms);
 }
 
 /* Any thread: makes the object. The caller has the budget for it. */
@@ -143,7 +162,6 @@ static int body_create(struct hot *hot, const struct rshm_geometry *geometry, st
 	randombytes_buf(&header.generation, sizeof(header.generation));
 	randombytes_buf(&seed, sizeof(seed));
 	rshm_writer_format(body->map.base, geometry, &header, hot->settings.tenant, seed, &body->writer);
-	equip_writer(hot, &body->writer);
 	return RSHM_OK;
 }
 
@@ -160,6 +178,7 @@ static void body_destroy(struct hot *hot, struct body **body, bool keep)
 		rshm_writer_retire(&b->writer);
 		object_list_remove(hot->environment->objects, b->name);
 	}
+	policy_destroy(&b->policy);
 	budget_give(hot->environment->budget, b->map.size);
 	rshm_unmap(&b->map);
 	free(b);
@@ -201,8 +220,8 @@ static struct body *body_adopt(struct hot *hot, const char *name)
 	if (status == RSHM_OK && !budget_take(hot->environment->budget, body->map.size))
 		status = RSHM_E_NOMEM;
 	if (status == RSHM_OK) {
-		equip_writer(hot, &body->writer);
-		rshm_writer_publish(&body->writer, hot->settings.policy, hot->settings.stale_limit_ms);
+		equip_body(hot, body);
+		publish_body(hot, body);
 		log_info("cache", "tenant %s: adopted %s, %llu entries", hot->settings.tenant, name,
 			 (unsigned long long)body->writer.live_entries);
 		return body;
@@ -212,6 +231,13 @@ static struct body *body_adopt(struct hot *hot, const char *name)
 	discard_object(hot, &body->map, name);
 	free(body);
 	return NULL;
+}
+
+static uint32_t *tag_words(const struct body *body)
+{
+	struct rshm_segment *s = body->map.base;
+
+	return (uint32_t *)((unsigned char *)s + s->tag_offset);
 }
 
 /* ---- growth ------------------------------------------------------------------------------------------------- */
@@ -247,7 +273,7 @@ static void switch_over(struct hot *hot)
 	struct body *old = hot->current;
 
 	uv_idle_stop(&hot->mover);
-	rshm_writer_publish(&hot->next->writer, hot->settings.policy, hot->settings.stale_limit_ms);
+	publish_body(hot, hot->next);
 	hot->current = hot->next;
 	hot->next = NULL;
 	set_location(hot);
@@ -293,6 +319,7 @@ static void allocation_on_done(uv_work_t *work, int cancelled)
 	hot->allocation = NULL;
 	if (body) {
 		*body = a->body;
+		equip_body(hot, body);
 		hot->next = body;
 	} else {
 		log_warn("cache", "tenant %s: the hot ring cannot grow to %llu MiB: %s; it stays as it is",
@@ -306,11 +333,13 @@ static void allocation_on_done(uv_work_t *work, int cancelled)
 		body_destroy(hot, &hot->next, false);
 		close_if_done(hot);
 	} else if (hot->next && !hot->current) {
-		rshm_writer_publish(&hot->next->writer, hot->settings.policy, hot->settings.stale_limit_ms);
+		publish_body(hot, hot->next);
 		hot->current = hot->next;
 		hot->next = NULL;
 		set_location(hot);
 	} else if (hot->next) {
+		/* Entries move with the words they were published under. */
+		memcpy(tag_words(hot->next), tag_words(hot->current), RSHM_TAG_WORDS * sizeof(uint32_t));
 		hot->move_cursor = 0;
 		uv_idle_start(&hot->mover, mover_on_turn);
 	}
@@ -377,9 +406,20 @@ static int create_first(struct hot *hot)
 		free(body);
 		return status;
 	}
-	rshm_writer_publish(&body->writer, hot->settings.policy, hot->settings.stale_limit_ms);
+	equip_body(hot, body);
+	publish_body(hot, body);
 	hot->current = body;
 	return RSHM_OK;
+}
+
+static void count_negatives(struct hot *hot)
+{
+	uint64_t cursor = 0;
+	uint32_t steps = UINT32_MAX;
+	struct rshm_item item;
+
+	while (hot_walk(hot, &cursor, &steps, &item))
+		hot->negatives += is_negative(&item);
 }
 
 int hot_open(const struct hot_environment *environment, const struct hot_settings *settings, uv_loop_t *loop,
@@ -399,6 +439,7 @@ int hot_open(const struct hot_environment *environment, const struct hot_setting
 	if (adopt_name)
 		hot->current = body_adopt(hot, adopt_name);
 	hot->adopted = hot->current != NULL;
+	count_negatives(hot);
 	if (!hot->current)
 		status = create_first(hot);
 	if (status < 0) {
@@ -446,6 +487,15 @@ enum rshm_freshness hot_judge(const struct hot *hot, const struct rshm_item *ite
 			  hot->settings.stale_limit_ms, clock_monotonic_ms());
 }
 
+/* Absences have a budget of their own, lest they push out what is there. Looked for only while there are some. */
+static void forget_negative(struct hot *hot, const void *key, size_t key_len)
+{
+	struct rshm_item there;
+
+	if (hot->negatives > 0 && hot_find(hot, key, key_len, &there) && is_negative(&there))
+		hot->negatives--;
+}
+
 int hot_put(struct hot *hot, const struct rshm_item *item)
 {
 	int status;
@@ -454,9 +504,15 @@ int hot_put(struct hot *hot, const struct rshm_item *item)
 		consider_growth(hot);
 		return RSHM_E_NOMEM;
 	}
+	forget_negative(hot, item->key, item->key_len);
+	if (is_negative(item) && hot->negatives >= hot->settings.negatives_max) {
+		hot_remove(hot, item->key, item->key_len);
+		return RSHM_E_FULL;
+	}
 	if (hot->reclaim_hook)
 		hot->reclaim_hook(hot->reclaim_context);
 	status = rshm_writer_put(&hot->current->writer, item);
+	hot->negatives += status == RSHM_OK && is_negative(item);
 	if (status < 0)
 		rshm_writer_remove(&hot->current->writer, item->key, item->key_len);
 	if (hot->next && rshm_writer_put(&hot->next->writer, item) < 0)
@@ -467,6 +523,7 @@ int hot_put(struct hot *hot, const struct rshm_item *item)
 
 bool hot_remove(struct hot *hot, const void *key, size_t key_len)
 {
+	forget_negative(hot, key, key_len);
 	if (hot->next)
 		rshm_writer_remove(&hot->next->writer, key, key_len);
 	return hot->current && rshm_writer_remove(&hot->current->writer, key, key_len);
@@ -495,12 +552,41 @@ void hot_touch(struct hot *hot, uint64_t position)
 		rshm_writer_touch(&hot->current->writer, position);
 }
 
+bool hot_item_at(const struct hot *hot, uint64_t position, struct rshm_item *ret)
+{
+	return hot->current && rshm_writer_at(&hot->current->writer, position, ret);
+}
+
 void hot_clear(struct hot *hot)
 {
+	hot->negatives = 0;
 	if (hot->next)
 		rshm_writer_clear(&hot->next->writer);
 	if (hot->current)
 		rshm_writer_clear(&hot->current->writer);
+}
+
+const uint32_t *hot_tag_words(const struct hot *hot)
+{
+	return hot->current ? tag_words(hot->current) : NULL;
+}
+
+static void bump(struct body *body, uint32_t slot)
+{
+	uint32_t *word;
+
+	if (!body)
+		return;
+	word = &tag_words(body)[slot];
+	/* Who is told of the invalidation finds the new word: the answer is a release of its own. */
+	rshm_store_relaxed32(word, *word + 1);
+}
+
+void hot_bump_tag(struct hot *hot, uint32_t slot)
+{
+	must(slot < RSHM_TAG_WORDS);
+	bump(hot->next, slot);
+	bump(hot->current, slot);
 }
 
 bool hot_walk(const struct hot *hot, uint64_t *cursor, uint32_t *steps, struct rshm_item *ret)
@@ -516,11 +602,37 @@ void hot_set_reclaim_hook(struct hot *hot, void (*hook)(void *context), void *co
 	hot->reclaim_context = context;
 }
 
+void hot_set_drop_hook(struct hot *hot, rshm_drop_fn *hook, void *context)
+{
+	hot->drop_hook = hook;
+	hot->drop_context = context;
+}
+
+bool hot_is_short_of_memory(const struct hot *hot)
+{
+	const struct hot_budget *budget = hot->environment->budget;
+	uint64_t used = __atomic_load_n(&budget->used, __ATOMIC_RELAXED);
+
+	return hot->current && used + 2 * hot->current->map.size > budget->total &&
+	       (!hot->settings.limit_bytes ||
+		2 * hot->current->writer.units * RSHM_UNIT <= hot->settings.limit_bytes);
+}
+
+void hot_set_policy(struct hot *hot, enum hot_policy policy)
+{
+	hot->settings.eviction = policy;
+	if (hot->current)
+		policy_set_kind(hot->current->policy, policy);
+	if (hot->next)
+		policy_set_kind(hot->next->policy, policy);
+}
+
 void hot_figures(const struct hot *hot, struct hot_figures *ret)
 {
 	const struct rshm_writer *w = hot->current ? &hot->current->writer : NULL;
 
 	*ret = (struct hot_figures){
+		.negatives = hot->negatives,
 		.entries = w ? w->live_entries : 0,
 		.used_bytes = w ? rshm_writer_live_bytes(w) : 0,
 		.ring_bytes = w ? w->units * RSHM_UNIT : 0,
@@ -529,6 +641,7 @@ void hot_figures(const struct hot *hot, struct hot_figures *ret)
 		.evictions = hot->past_evictions + (w ? w->evictions + w->displaced : 0),
 		.reinsertions = hot->past_reinsertions + (w ? w->reinsertions : 0),
 		.growths = hot->growths,
+		.eviction = hot->settings.eviction,
 		.adopted = hot->adopted,
 	};
 }

@@ -161,6 +161,14 @@ static bool is_unverified(const struct revalidation *r, const struct rshm_item *
 	return rshm_control_epoch(item->control_a) != (uint32_t)present_epoch(r);
 }
 
+/* Its version does not tell what became of its tags meanwhile: the next read asks. */
+static void forget_tagged(struct revalidation *r, const struct rshm_item *item)
+{
+	hot_remove(r->hot, item->key, item->key_len);
+	r->figures.checked++;
+	r->figures.removed++;
+}
+
 static void walker_on_turn(uv_idle_t *idle)
 {
 	struct revalidation *r = idle->data;
@@ -184,7 +192,11 @@ static void walker_on_turn(uv_idle_t *idle)
 				finish_pass(r);
 			return;
 		}
-		if (is_unverified(r, &item))
+		if (!is_unverified(r, &item))
+			continue;
+		if (rshm_control_flags(item.control_a) & RSHM_FLAG_TAGGED)
+			forget_tagged(r, &item);
+		else
 			ask(r, &item);
 	}
 }

@@ -52,7 +52,7 @@ static void only_old_unmarked_entries_are_noted(void **state)
 {
 	(void)state;
 	rshm_touch(&shard, 1010, 0, 1000, 100);
-	rshm_touch(&shard, 1060, 0, 1000, 100);
+	rshm_touch(&shard, 1090, 0, 1000, 100);
 	rshm_touch(&shard, 1020, RSHM_FLAG_TOUCHED, 1000, 100);
 	rshm_drain(&shard, &seen, 1000, &drained);
 	assert_int_equal(drained.touch_count, 1);
@@ -71,6 +71,25 @@ static void touches_beyond_the_ring_are_lost_and_only_those(void **state)
 	shard.touch_next -= 5; /* a hostile writer */
 	rshm_drain(&shard, &seen, 1000, &drained);
 	assert_true(drained.touch_count <= RSHM_TOUCHES);
+}
+
+static void sampled_reads_have_a_place_of_their_own(void **state)
+{
+	(void)state;
+	rshm_touch(&shard, 1010, 0, 1000, 100);
+	for (uint64_t i = 0; i < RSHM_ACCESSES + 10; i++)
+		rshm_note_access(&shard, i);
+	rshm_drain(&shard, &seen, 1000, &drained);
+	assert_int_equal(drained.touch_count, 1);
+	assert_int_equal(drained.touches[0], 1010);
+	assert_int_equal(drained.access_count, RSHM_ACCESSES);
+	assert_int_equal(drained.accesses[0], RSHM_ACCESSES + 9);
+	assert_int_equal(drained.accesses[RSHM_ACCESSES - 1], 10);
+	rshm_drain(&shard, &seen, 1000, &drained);
+	assert_int_equal(drained.access_count, 0);
+	shard.access_next -= 5; /* a hostile writer */
+	rshm_drain(&shard, &seen, 1000, &drained);
+	assert_true(drained.access_count <= RSHM_ACCESSES);
 }
 
 static void latencies_fall_into_powers_of_two(void **state)
@@ -165,6 +184,7 @@ int main(void)
 		cmocka_unit_test_setup(counter_that_leaps_or_goes_back_is_bounded, setup),
 		cmocka_unit_test_setup(only_old_unmarked_entries_are_noted, setup),
 		cmocka_unit_test_setup(touches_beyond_the_ring_are_lost_and_only_those, setup),
+		cmocka_unit_test_setup(sampled_reads_have_a_place_of_their_own, setup),
 		cmocka_unit_test_setup(latencies_fall_into_powers_of_two, setup),
 		cmocka_unit_test_setup(latency_counter_may_wrap_and_is_capped, setup),
 		cmocka_unit_test_setup(every_counter_is_drained_and_capped_by_itself, setup),

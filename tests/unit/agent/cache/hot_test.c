@@ -292,6 +292,165 @@ static void judge_follows_lease_epoch_and_expiry(void **state)
 	assert_int_equal(hot_judge(f->hot, &item), RSHM_EXPIRED);
 }
 
+/* ---- eviction ------------------------------------------------------------------------------------------------- */
+
+#define HOT_KEYS 200u /* of some 950 entries that the ring holds */
+
+/* As a client does: finds the hot keys in shared memory and tells the positions. */
+static void read_hot_keys(struct fixture *f)
+{
+	char name[RSHM_NAME_MAX], key[32];
+	struct rshm_reader reader;
+	struct rshm_found found;
+	struct rshm_map map;
+	uint64_t size;
+
+	assert_true(hot_locate(f->hot, name, &size));
+	assert_int_equal(rshm_map_read(name, size, getuid(), &map), RSHM_OK);
+	assert_int_equal(rshm_reader_init(map.base, map.size, &reader), RSHM_OK);
+	for (unsigned int i = 0; i < HOT_KEYS; i++) {
+		size_t len = (size_t)snprintf(key, sizeof(key), "hot%u", i);
+
+		if (rshm_find(&reader, rshm_hash(reader.hash_seed, key, len), key, len, &found) == RSHM_FOUND)
+			hot_touch(f->hot, found.entry.position);
+	}
+	rshm_unmap(&map);
+}
+
+static void churn(struct fixture *f, unsigned int puts, bool reads)
+{
+	static unsigned int number;
+	static const char value[1000];
+	char key[32];
+
+	for (unsigned int i = 0; i < puts; i++) {
+		if (reads && i % 100 == 0)
+			read_hot_keys(f);
+		snprintf(key, sizeof(key), "churn%u", number++);
+		assert_int_equal(put(f, key, value, sizeof(value), number), RSHM_OK);
+	}
+}
+
+static unsigned int count_hot_keys(struct fixture *f)
+{
+	unsigned int count = 0;
+	char key[32];
+
+	for (unsigned int i = 0; i < HOT_KEYS; i++) {
+		snprintf(key, sizeof(key), "hot%u", i);
+		count += has(f, key, 1);
+	}
+	return count;
+}
+
+static void open_full_tier(struct fixture *f, enum hot_policy eviction)
+{
+	static const char value[1000];
+	char key[32];
+
+	f->environment.reinsert_percent = 300;
+	f->settings.limit_bytes = 1u << 20;
+	f->settings.eviction = eviction;
+	open_tier(f, NULL);
+	for (unsigned int i = 0; i < HOT_KEYS; i++) {
+		snprintf(key, sizeof(key), "hot%u", i);
+		assert_int_equal(put(f, key, value, sizeof(value), 1), RSHM_OK);
+	}
+	churn(f, 8000, true);
+	assert_int_equal(count_hot_keys(f), HOT_KEYS);
+}
+
+static void eviction_policy_is_the_tenants_and_changes_live(void **state)
+{
+	struct fixture *f = *state;
+
+	open_full_tier(f, HOT_LRU);
+	hot_set_policy(f->hot, HOT_S3FIFO);
+	churn(f, 2000, true);
+	/* A scan of two rings: s3fifo does not mind, lru loses everything. */
+	churn(f, 2000, false);
+	assert_int_equal(count_hot_keys(f), HOT_KEYS);
+	hot_set_policy(f->hot, HOT_LRU);
+	churn(f, 2000, false);
+	assert_int_equal(count_hot_keys(f), 0);
+}
+
+static void successor_goes_on_with_what_the_policy_knew(void **state)
+{
+	struct fixture *f = *state;
+	char name[RSHM_NAME_MAX];
+	uint64_t size;
+
+	open_full_tier(f, HOT_S3FIFO);
+	assert_true(hot_locate(f->hot, name, &size));
+	close_tier(f, true);
+	open_tier(f, name);
+	churn(f, 2000, false);
+	assert_int_equal(count_hot_keys(f), HOT_KEYS);
+}
+
+struct told {
+	uint64_t count, bytes;
+};
+
+static void count_dropped(void *context, const struct rshm_item *item, uint64_t position)
+{
+	struct told *told = context;
+
+	assert_true(position > 0);
+	told->count++;
+	told->bytes += item->value_len;
+}
+
+static void what_makes_room_is_told_and_nothing_else(void **state)
+{
+	struct fixture *f = *state;
+	struct told told = {0};
+	struct hot_figures figures;
+	char key[32];
+
+	open_full_tier(f, HOT_S3FIFO);
+	hot_figures(f->hot, &figures);
+	hot_set_drop_hook(f->hot, count_dropped, &told);
+	told.count = figures.evictions;
+	told.bytes = figures.evictions * 1000;
+	churn(f, 3000, false);
+	hot_figures(f->hot, &figures);
+	assert_int_equal(told.count, figures.evictions);
+	assert_int_equal(told.bytes, figures.evictions * 1000);
+	for (unsigned int i = 0; i < 10; i++) {
+		snprintf(key, sizeof(key), "hot%u", i);
+		assert_true(hot_remove(f->hot, key, strlen(key)));
+	}
+	hot_clear(f->hot);
+	assert_int_equal(told.count, figures.evictions);
+}
+
+static void policy_serves_on_after_the_tier_has_grown(void **state)
+{
+	struct fixture *f = *state;
+	struct told told = {0};
+	struct hot_figures figures;
+	uint64_t evictions = 0;
+
+	f->settings.limit_bytes = 4u << 20;
+	f->settings.eviction = HOT_LFU;
+	open_tier(f, NULL);
+	hot_set_drop_hook(f->hot, count_dropped, &told);
+	for (unsigned int i = 0; i < 200; i++) {
+		churn(f, 100, false);
+		hot_figures(f->hot, &figures);
+		if (figures.growths < 2)
+			await_growth(f, &evictions);
+		if (figures.growths == 1)
+			hot_set_policy(f->hot, HOT_S3FIFO);
+	}
+	hot_figures(f->hot, &figures);
+	assert_int_equal(figures.growths, 2);
+	assert_true(told.count > 10000);
+	assert_true(told.count <= figures.evictions);
+}
+
 static void object_list_survives_garbage_in_its_file(void **state)
 {
 	struct fixture *f = *state;
@@ -325,6 +484,10 @@ int main(void)
 		CASE(segment_of_another_instance_is_retired_and_replaced),
 		CASE(tier_without_memory_refuses_and_gets_some_later),
 		CASE(judge_follows_lease_epoch_and_expiry),
+		CASE(eviction_policy_is_the_tenants_and_changes_live),
+		CASE(successor_goes_on_with_what_the_policy_knew),
+		CASE(what_makes_room_is_told_and_nothing_else),
+		CASE(policy_serves_on_after_the_tier_has_grown),
 		CASE(object_list_survives_garbage_in_its_file),
 	};
 
