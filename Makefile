@@ -4,6 +4,8 @@
 #   CC=gcc|clang  the compiler
 #   SAN=address   address, leak and undefined-behaviour sanitizers;  SAN=thread  the thread sanitizer
 #   DEBUG=1       no optimisation
+#   COMPRESSION=0 without lz4 and zstd: values are stored as they are, compressed ones of others are refused
+#   METRICS=0     modules keep no counters and histograms of their own; figures of tenants and clients stay
 #   V=1           show the commands
 #
 # A folder is compiled into one static archive; a program links the archives it needs and nothing else, so that one test
@@ -18,7 +20,9 @@ endif
 ifneq ($(filter-out address thread,$(SAN)),)
 $(error SAN is "$(SAN)"; it may be address or thread)
 endif
-O          ?= build$(addprefix -,$(SAN))$(if $(filter 1,$(DEBUG)),-debug)
+O          ?= build$(addprefix -,$(SAN))$(if $(filter 1,$(DEBUG)),-debug)$(if $(filter 0,$(COMPRESSION)),-no-compression)$(if $(filter 0,$(METRICS)),-no-metrics)
+COMPRESSION ?= 1
+METRICS    ?= 1
 PREFIX     ?= /usr/local
 BINDIR     ?= $(PREFIX)/bin
 SBINDIR    ?= $(PREFIX)/sbin
@@ -43,6 +47,8 @@ BASE_SRC           := $(call c_of,agent/base)
 STORE_SRC          := $(call c_of,agent/store)
 STORE_EMBEDDED_SRC := $(call c_of,agent/store/embedded)
 STORE_REDIS_SRC    := $(call c_of,agent/store/redis)
+STORE_BEHIND_SRC   := $(call c_of,agent/store/behind)
+STORE_SPILL_SRC    := $(call c_of,agent/store/spill)
 CACHE_SRC          := $(call c_of,agent/cache)
 TENANT_SRC         := $(call c_of,agent/tenant)
 STATE_SRC          := $(call c_of,agent/state)
@@ -61,7 +67,7 @@ E2E_SRC            := $(sort $(wildcard tests/e2e/*_test.c))
 
 # ---- flags ----------------------------------------------------------------------------------------------------------
 
-PACKAGES   := libuv hiredis libconfuse jansson libsystemd libsodium liblz4 libzstd libxxhash
+PACKAGES   := libuv hiredis libconfuse jansson libsystemd libsodium libxxhash $(if $(filter 0,$(COMPRESSION)),,liblz4 libzstd)
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES) 2>/dev/null)
 AGENT_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES) 2>/dev/null) -lnng -llmdb -lacl
 CTL_LIBS   := -ljansson
@@ -79,7 +85,8 @@ SANITIZE   := $(SANITIZE_$(SAN)) $(if $(SAN),$(NO_FALSE_ALARMS))
 # FORTIFY needs an optimiser and gets in the sanitizers' way.
 FORTIFY    := $(if $(SAN)$(filter 1,$(DEBUG)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 
-ALL_CPPFLAGS = -D_GNU_SOURCE -DRIPTIDE_VERSION='"$(VERSION)"' $(FORTIFY) -I. -Iclient-lib/include $(PKG_CFLAGS) $(CPPFLAGS)
+ALL_CPPFLAGS = -D_GNU_SOURCE -DRIPTIDE_VERSION='"$(VERSION)"' $(FORTIFY) -I. -Iclient-lib/include $(PKG_CFLAGS) \
+	$(if $(filter 0,$(COMPRESSION)),-DRIPTIDE_COMPRESSION=0) $(if $(filter 0,$(METRICS)),-DRIPTIDE_METRICS=0) $(CPPFLAGS)
 ALL_CFLAGS   = -std=c17 $(OPTIMISE) $(WARNINGS) -fstack-protector-strong -fno-common -pthread $(SANITIZE) $(CFLAGS)
 ALL_LDFLAGS  = -pthread -Wl,-z,relro,-z,now -Wl,--as-needed $(SANITIZE) $(LDFLAGS)
 COMPILE      = $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(EXTRA_CFLAGS) -MMD -MP -c -o $@ $<
@@ -92,7 +99,7 @@ obj         = $(patsubst %.c,$(O)/obj/%.o,$(1))
 pic         = $(patsubst %.c,$(O)/pic/%.o,$(1))
 
 # Archives, lowest rank first. A folder without sources has no archive.
-ARCHIVE_NAMES := $(strip $(foreach a,SHM SHM_OS BASE STORE STORE_EMBEDDED STORE_REDIS CACHE TENANT STATE COHERENCE SERVE CONTROL AGENT,$(if $($(a)_SRC),$(a))))
+ARCHIVE_NAMES := $(strip $(foreach a,SHM SHM_OS BASE STORE STORE_EMBEDDED STORE_REDIS STORE_BEHIND STORE_SPILL CACHE TENANT STATE COHERENCE SERVE CONTROL AGENT,$(if $($(a)_SRC),$(a))))
 lower        = $(shell echo '$(1)' | tr 'A-Z' 'a-z')
 ARCHIVES    := $(foreach a,$(call lower,$(ARCHIVE_NAMES)),$(O)/$(a).a)
 archives     = $(filter $(addprefix $(O)/,$(addsuffix .a,$(1))),$(ARCHIVES))
@@ -155,8 +162,8 @@ $(O)/pic/%.o: EXTRA_CFLAGS = $(PIC)
 PURE       := -fno-stack-protector -U_FORTIFY_SOURCE
 $(call obj,$(SHM_SRC)): EXTRA_CFLAGS = $(PURE)
 $(call pic,$(SHM_SRC)): EXTRA_CFLAGS = $(PURE) $(PIC)
-COLD_SRC := $(patsubst %,client-lib/%.c,attach batch control error metadata open sight stats)
-$(call pic,$(COLD_SRC)): EXTRA_CFLAGS = $(PIC) $(if $(filter 1,$(DEBUG)),,-Os)
+COLD_SRC := $(patsubst %,client-lib/%.c,attach batch change control error fetch judge many metadata open request set sight stats thread view) shm/channel.c
+$(call pic,$(COLD_SRC)): EXTRA_CFLAGS = $(PIC) $(if $(filter 1,$(DEBUG)),,-Oz)
 
 define archive-rule
 $(O)/$(call lower,$(1)).a: $(call obj,$($(1)_SRC)) $(O)/.sources
@@ -214,7 +221,7 @@ $(O)/tests/unit/$(1)/%_test: $(O)/obj/tests/unit/$(1)/%_test.o $(SUPPORT) $(2)
 endef
 RANK_SHM     := shm shm_os
 RANK_BASE    := base $(RANK_SHM)
-RANK_STORE   := store store_embedded store_redis cache $(RANK_BASE)
+RANK_STORE   := store store_embedded store_redis store_behind store_spill cache $(RANK_BASE)
 RANK_TENANT  := tenant state coherence $(RANK_STORE)
 RANK_SERVE   := serve control $(RANK_TENANT)
 unit         = $(eval $(call unit-rule,$(1),$(call archives,$(2)),$$(AGENT_LIBS)))
@@ -225,6 +232,8 @@ $(call unit,agent/base,$(RANK_BASE))
 $(call unit,agent/store,store $(RANK_BASE))
 $(call unit,agent/store/embedded,store_embedded store $(RANK_BASE))
 $(call unit,agent/store/redis,store_redis store $(RANK_BASE))
+$(call unit,agent/store/behind,store_behind store_embedded store_redis store $(RANK_BASE))
+$(call unit,agent/store/spill,store_spill store $(RANK_BASE))
 $(call unit,agent/cache,$(RANK_STORE))
 $(call unit,agent/tenant,$(RANK_TENANT))
 $(call unit,agent/state,$(RANK_TENANT))
@@ -278,7 +287,7 @@ lint: $(ARCHIVES) $(SHARED)
 
 # Slower than lint, and not part of check: clang's analyser over every source.
 tidy:
-	clang-tidy --quiet $(SHM_SRC) $(SHM_OS_SRC) $(BASE_SRC) $(STORE_SRC) $(STORE_EMBEDDED_SRC) $(STORE_REDIS_SRC) $(CACHE_SRC) \
+	clang-tidy --quiet $(SHM_SRC) $(SHM_OS_SRC) $(BASE_SRC) $(STORE_SRC) $(STORE_EMBEDDED_SRC) $(STORE_REDIS_SRC) $(STORE_BEHIND_SRC) $(STORE_SPILL_SRC) $(CACHE_SRC) \
 		$(TENANT_SRC) $(STATE_SRC) $(COHERENCE_SRC) $(SERVE_SRC) $(CONTROL_SRC) $(AGENT_SRC) $(CLIENT_SRC) $(CTL_SRC) -- -std=c17 $(ALL_CPPFLAGS)
 
 format:
@@ -333,6 +342,6 @@ help:
 	@echo 'make bench      measure, side by side with other stores'
 	@echo 'make install    DESTDIR= PREFIX=/usr/local; make uninstall'
 	@echo 'make format     apply .clang-format      make clean   remove $(O)/'
-	@echo 'switches        O=dir CC=gcc|clang SAN=address|thread DEBUG=1 V=1'
+	@echo 'switches        O=dir CC=gcc|clang SAN=address|thread DEBUG=1 COMPRESSION=0 METRICS=0 V=1'
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)

@@ -10,7 +10,7 @@
  *	48 expiry u64 (ms, 0 = never)
  *	56 expiry bucket u64 (s, 0 = never)
  *	64 checksum u64
- *	72 tag epochs (none in format 1), key, metadata, payload
+ *	72 tag epochs u64 each, key, metadata, payload
  *
  * Little-endian. The checksum covers everything but expiry and expiry bucket, which a touch rewrites in
  * place: XXH3-64 of what follows the head, seeded with the XXH3-64 of the first 48 bytes. It guards against
@@ -25,6 +25,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct dictionary;
+
 #define ENVELOPE_MAGIC 0x45545052u /* "RPTE" */
 #define ENVELOPE_FORMAT 1u
 
@@ -35,9 +37,23 @@
 #define ENVELOPE_OFFSET_CHECKSUM 64u
 #define ENVELOPE_HEAD_BYTES 72u
 
+#define ENVELOPE_OFFSET_FLAGS 6u
+#define ENVELOPE_OFFSET_WRITER 32u
+
+/* `flags` */
+#define ENVELOPE_FLAG_TOMBSTONE 0x1u /* the key was deleted; kept so that no older write comes back */
+
 #define ENVELOPE_VALUE_MAX (64u << 20) /* bytes; what max_entry_size may be at most */
 #define ENVELOPE_THRESHOLD_DEFAULT 1024u
 #define ENVELOPE_AUTO_LZ4_MAX (100u << 10) /* bytes; `auto` takes zstd above */
+#define ENVELOPE_TAGS_MAX 64u
+
+/* Bytes; up to the first, zstd uses a dictionary if there is one; up to the second, `auto` takes zstd with it. */
+#define ENVELOPE_DICTIONARY_MAX (64u << 10)
+#define ENVELOPE_AUTO_DICTIONARY_MAX (16u << 10)
+/* With a dictionary, values below the second take the first as threshold unless another one is asked for. */
+#define ENVELOPE_DICTIONARY_THRESHOLD_DEFAULT 256u
+#define ENVELOPE_DICTIONARY_SMALL 4096u
 
 /* Stored numbers: never reused. */
 enum envelope_algorithm {
@@ -54,9 +70,19 @@ enum envelope_choice {
 	ENVELOPE_CHOOSE_AUTO,
 };
 
+/* Every write may bring its own; what is 0 is the default. */
 struct envelope_compression {
 	enum envelope_choice choice;
-	size_t threshold; /* bytes; only larger values are compressed */
+	size_t threshold;     /* bytes; only larger values are compressed; 0 means 0 */
+	int lz4_acceleration; /* 0 = 1; up to 64, each step is faster and packs less */
+	int zstd_level;       /* 0 = 3; -7 .. 19; with a dictionary, the dictionary's own counts */
+	/* For zstd and auto, borrowed; NULL: none. */
+	const struct dictionary *dictionary;
+	/*
+	 * Bytes; the threshold of values below ENVELOPE_DICTIONARY_SMALL that have a dictionary. 0: if `threshold` is
+	 * ENVELOPE_THRESHOLD_DEFAULT, ENVELOPE_DICTIONARY_THRESHOLD_DEFAULT; if it is anything else, `threshold`.
+	 */
+	size_t dictionary_threshold;
 };
 
 /* All borrowed. */
@@ -71,6 +97,9 @@ struct envelope_input {
 	uint64_t expiry_ms;  /* wall clock, 0 = never */
 	uint64_t version;
 	uint32_t writer_id;
+	uint16_t flags;             /* ENVELOPE_FLAG_... */
+	uint16_t tag_count;         /* 0 .. ENVELOPE_TAGS_MAX */
+	const uint64_t *tag_epochs; /* the epoch that each of the entry's tags had when it was written */
 };
 
 /* Owns its bytes: envelope_buffer_fini(). */
@@ -90,9 +119,12 @@ struct envelope_head {
 /* An envelope that passed its checks. The pointers lead into the caller's bytes. */
 struct envelope_view {
 	struct envelope_head head;
+	const void *tag_epochs; /* head.tag_count of them, unaligned: envelope_tag_epoch() */
 	const void *key;
 	const void *metadata;
 	const void *payload; /* head.stored_size bytes, as stored */
+	/* envelope_open() leaves NULL; set by whoever wants the payload of an entry whose head.dictionary_id is not 0. */
+	const struct dictionary *dictionary;
 };
 
 /*
@@ -105,7 +137,7 @@ uint64_t envelope_expiry_bucket(uint64_t now_ms, uint64_t expiry_ms);
 /*
  * Makes an envelope. The value is compressed if `compression` (NULL: never) says so, it is larger than the
  * threshold, and less than 90 % of it is left. One allocation, the caller's from then on. RSHM_E_INVALID
- * (no key), RSHM_E_TOOBIG, RSHM_E_NOMEM.
+ * (no key, unknown flags), RSHM_E_TOOBIG, RSHM_E_NOMEM.
  */
 int envelope_encode(const struct envelope_input *input, const struct envelope_compression *compression,
 		    struct envelope_buffer *ret);
@@ -120,6 +152,9 @@ void envelope_buffer_fini(struct envelope_buffer *buffer);
  */
 int envelope_peek_head(const void *bytes, size_t length, struct envelope_head *ret);
 
+/* Where the key begins: what stands before it has this many bytes. */
+size_t envelope_key_offset(const struct envelope_head *head);
+
 /* Length of the whole envelope that has this head, in bytes. */
 size_t envelope_length(const struct envelope_head *head);
 
@@ -130,10 +165,14 @@ size_t envelope_length(const struct envelope_head *head);
  */
 int envelope_open(const void *bytes, size_t length, const void *key, size_t key_len, struct envelope_view *ret);
 
+/* The tag epoch at `index`, less than head.tag_count. */
+uint64_t envelope_tag_epoch(const struct envelope_view *view, size_t index);
+
 /*
  * Writes the plain value, head.plain_size bytes, to `destination`, which never gets more than `capacity`
- * bytes. RSHM_E_TOOSMALL (nothing written), RSHM_E_CORRUPT (does not decompress to exactly that size; the
- * bytes written are void), RSHM_E_NOMEM.
+ * bytes. RSHM_E_TOOSMALL (nothing written), RSHM_E_NODICT (it takes dictionary head.dictionary_id, which
+ * view.dictionary is not; nothing written), RSHM_E_CORRUPT (does not decompress to exactly that size; the bytes
+ * written are void), RSHM_E_FORMAT (compressed, and this build has no compression), RSHM_E_NOMEM.
  */
 int envelope_payload(const struct envelope_view *view, void *destination, size_t capacity);
 

@@ -10,6 +10,8 @@
  * byte after the space letter, whose place is fixed by what stands before it: the prefix has no brace,
  * tenant and numbers no colon. So no plain key, whatever its bytes, can spell a hashed one.
  *
+ *	prefix:v1:{tenant.0}:n                           the tenant's namespace: a hash {g generation - 1, s swept}
+ *
  * Embedded, binary and ordered by tenant, generation and space:
  *
  *	tenant number u32 BE | generation u64 BE | space | form (0 plain, 1 hashed) | key or 32 bytes of BLAKE2b-256
@@ -45,6 +47,20 @@ struct keys_redis {
 	char bytes[KEYS_REDIS_MAX]; /* followed by no NUL */
 };
 
+#define KEYS_PATTERN_MAX 832u
+
+/* For MATCH of SCAN. */
+struct keys_pattern {
+	size_t length;
+	char bytes[KEYS_PATTERN_MAX]; /* followed by no NUL */
+};
+
+enum keys_form {
+	KEYS_FOREIGN, /* nothing of this namespace */
+	KEYS_PLAIN,
+	KEYS_HASHED,
+};
+
 struct keys_embedded {
 	size_t length;
 	unsigned char bytes[KEYS_EMBEDDED_MAX];
@@ -61,6 +77,23 @@ uint32_t keys_shard(const void *key, size_t key_len, uint32_t shards);
  * RSHM_E_INVALID (tenant id, space, empty key, generation 0), RSHM_E_TOOBIG (key above RSHM_KEY_MAX).
  */
 int keys_redis(const struct keys_options *options, const struct store_name *name, struct keys_redis *ret);
+
+/* The Redis key of a tenant's namespace. RSHM_E_INVALID (tenant id). */
+int keys_redis_tenant(const struct keys_options *options, const char *tenant, struct keys_redis *ret);
+
+/*
+ * A pattern that matches the Redis keys of all entries of name's tenant, generation and space whose keys begin with
+ * name.key (key_len may be 0), and some others. RSHM_E_INVALID, RSHM_E_TOOBIG as keys_redis().
+ */
+int keys_redis_pattern(const struct keys_options *options, const struct store_name *name, struct keys_pattern *ret);
+
+/*
+ * What a Redis key is in name's tenant, generation and space; name.key is not looked at. KEYS_PLAIN: the entry's key
+ * is what follows the first *ret_key_at bytes. KEYS_HASHED: it stands in the envelope only. Whether the rest is as
+ * keys_redis() makes it, that function tells. `name` passed keys_redis_pattern().
+ */
+enum keys_form keys_redis_form(const struct keys_options *options, const struct store_name *name, const void *bytes,
+			       size_t length, size_t *ret_key_at);
 
 /* The name as an LMDB key. Errors as above; here the tenant's number must not be 0, its text is not looked at. */
 int keys_embedded(const struct store_name *name, struct keys_embedded *ret);

@@ -1,5 +1,6 @@
 /*
- * store.h - what a backend does for the agent: one interface, two backends (embedded/, redis/).
+ * store.h - what a backend does for the agent: one interface, two backends (embedded/, redis/), and a
+ * layer that can lie over either (behind/).
  *
  * A store belongs to one worker: it is created, used and destroyed on the thread of that worker's uv loop, and calls
  * back only there. Nothing here blocks. What several workers share (an LMDB environment) the backend shares behind
@@ -28,9 +29,39 @@
 enum store_op {
 	STORE_GET,  /* -> RSHM_OK with the whole envelope in `result`, or RSHM_MISS */
 	STORE_HEAD, /* -> RSHM_OK with at least the envelope's fixed head, key and metadata if they fit `head_bytes` */
-	STORE_PUT,  /* envelope replaces what was there; expires at `expiry_ms` */
-	STORE_DELETE, /* -> RSHM_OK if there was one, RSHM_MISS if not */
+	STORE_PUT,  /* envelope replaces what was there if `condition` holds; expires at `expiry_ms` */
+	STORE_DELETE, /* if `condition` holds (ALWAYS, IF_VERSION); -> RSHM_OK if there was one, RSHM_MISS if not */
 	STORE_TOUCH, /* new `expiry_ms` in the envelope's head and in the backend's own clock; -> RSHM_OK or RSHM_MISS */
+	/*
+	 * A page of the keys of a namespace (tenant, generation, space) that begin with name.key (key_len may be 0): `result`
+	 * is a sequence of {u16 length, key}, native-endian. Begins where `cursor` says, and leaves there where to go on;
+	 * cursor_len 0 = from the start, and afterwards = that was the last page. A page may be empty and not be the last. About
+	 * `page_keys` keys. Whoever is there from first to last page is listed at least once; what is written or removed
+	 * meanwhile may or may not be. Expired ones may be listed.
+	 */
+	STORE_LIST,
+	/*
+	 * The tenant's namespace: -> RSHM_OK, `generation` in force and `swept`, the last older one of which nothing is left
+	 * (0 = none). A tenant that is new to the backend has generation 1, swept 0.
+	 */
+	STORE_GENERATION,
+	STORE_NEXT_GENERATION, /* adds 1, atomically for all agents; -> as STORE_GENERATION */
+	STORE_SWEPT,           /* notes that nothing is left of generations up to `swept`; never lowers it */
+	/* Everything accepted before (see `behind`) of this tenant is stored: -> RSHM_OK. Stores without a journal: at once. */
+	STORE_FLUSH,
+};
+
+/*
+ * Evaluated and applied in one step against the live entry of the key; an expired one, and one with ENVELOPE_FLAG_TOMBSTONE,
+ * counts as absent (but IF_OLDER compares with a tombstone's version). Not met: RSHM_CONFLICT, nothing is changed, and
+ * `found_version` is the live entry's version, 0 if there is none.
+ */
+enum store_condition {
+	STORE_ALWAYS,
+	STORE_IF_ABSENT,
+	STORE_IF_PRESENT,
+	STORE_IF_VERSION, /* version is exactly `expected_version`; 0: as IF_ABSENT */
+	STORE_IF_OLDER,   /* absent, or (version, writer id) is less than the envelope's: the newest write wins */
 };
 
 /* Where an entry lives. The tenant's text and the key are borrowed until `done`. */
@@ -44,6 +75,8 @@ struct store_name {
 	size_t key_len; /* 1 .. RSHM_KEY_MAX */
 };
 
+#define STORE_CURSOR_MAX 432u /* bytes; a backend's own affair */
+
 struct store_request;
 typedef void store_done_fn(struct store_request *request);
 
@@ -51,10 +84,18 @@ struct store_request {
 	/* set by the caller */
 	enum store_op op;
 	struct store_name name;
+	enum store_condition condition; /* PUT, DELETE */
+	uint64_t expected_version;
+	/*
+	 * PUT, DELETE: acknowledge when it stands in the journal of the write-behind layer (behind/), not when it is stored.
+	 * DELETE carries a tombstone in `envelope`. Stores without a journal write through.
+	 */
+	bool behind;
 	const void *envelope; /* PUT: borrowed until `done` */
 	size_t envelope_len;
 	uint64_t expiry_ms;   /* PUT, TOUCH: wall clock (Unix epoch); 0 = never */
 	uint64_t deadline_ms; /* clock_monotonic_ms() of agent/base/clock.h */
+	uint32_t page_keys;   /* LIST */
 	size_t head_bytes;    /* HEAD: how much of the envelope is wanted */
 	bool skip_remaining;  /* GET: remaining_ms is not wanted, which may spare the backend a command */
 	store_done_fn *done;
@@ -64,13 +105,27 @@ struct store_request {
 	int status;
 	const void *result;
 	size_t result_len;
-	uint64_t remaining_ms; /* GET: the server's own remaining life time; 0 = unknown or unlimited */
+	uint64_t remaining_ms;      /* GET: the server's own remaining life time; 0 = unknown or unlimited */
+	uint64_t found_version;     /* RSHM_CONFLICT */
+	bool accepted;              /* PUT, DELETE: it stands in the journal only */
+	uint64_t generation, swept; /* *GENERATION, SWEPT (there an input) */
+	unsigned char cursor[STORE_CURSOR_MAX]; /* LIST, in and out */
+	size_t cursor_len;
 
 	/* the store's, opaque to the caller */
 	struct store_request *next, *prev;
 	void *slot;
 	uint32_t attempts;
 	uint32_t state;
+};
+
+/* Of a store with a journal (behind/); levels, then counts since it was opened. */
+struct store_journal {
+	uint64_t records, bytes; /* accepted, not yet stored */
+	uint64_t oldest_ms;      /* age of the oldest of these; 0 = none */
+	uint64_t accepted, coalesced, flushed;
+	uint64_t superseded; /* something newer was in the store */
+	uint64_t replayed, refused_full, too_old, flush_failures;
 };
 
 /* What `riptidectl status` tells of a backend. */
@@ -82,6 +137,7 @@ struct store_status {
 	uint64_t pending; /* requests not yet answered */
 	uint64_t completed, failed, retried, reconnects;
 	uint64_t entries, bytes; /* as far as the backend knows; 0 = not known */
+	struct store_journal journal;
 };
 
 struct store;

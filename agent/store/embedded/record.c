@@ -240,6 +240,67 @@ static int main_put(struct record_txn *txn, const void *key, size_t key_len, con
 	return 0;
 }
 
+static bool is_older(const struct envelope_head *head, const struct envelope_head *than)
+{
+	return head->version != than->version ? head->version < than->version : head->writer_id < than->writer_id;
+}
+
+/* Whether the record holds a tombstone. One whose envelope cannot be read is taken for an entry. */
+static bool record_is_tombstone(const struct record *record)
+{
+	struct envelope_head head;
+
+	return envelope_peek_head(record->envelope, ENVELOPE_HEAD_BYTES, &head) == RSHM_OK &&
+	       (head.flags & ENVELOPE_FLAG_TOMBSTONE) != 0;
+}
+
+/* IF_OLDER: a tombstone counts, and what is damaged is older than all. */
+static int check_older(const struct envelope_head *head, int found, const void *envelope)
+{
+	struct envelope_head new;
+	int status = envelope_peek_head(envelope, ENVELOPE_HEAD_BYTES, &new);
+
+	if (status < 0)
+		return status == RSHM_E_CORRUPT ? RSHM_E_INVALID : status;
+	if (found < 0)
+		return found == RSHM_E_CORRUPT ? RSHM_OK : found;
+	return found == RSHM_MISS || is_older(head, &new) ? RSHM_OK : RSHM_CONFLICT;
+}
+
+int record_check(struct record_txn *txn, const void *key, size_t key_len, const struct record_condition *condition,
+		 uint64_t *ret_found)
+{
+	struct envelope_head head = {0};
+	struct record record = {0};
+	uint64_t version; /* of the live entry */
+	int status, found;
+	bool live;
+
+	if (condition->condition == STORE_ALWAYS)
+		return RSHM_OK;
+	found = record_find(txn->txn, txn->tables, key, key_len, &record);
+	if (found == RSHM_OK && record_expired(&record, txn->now_ms))
+		found = RSHM_MISS;
+	if (found == RSHM_OK)
+		found = envelope_peek_head(record.envelope, ENVELOPE_HEAD_BYTES, &head);
+	live = found == RSHM_OK && !(head.flags & ENVELOPE_FLAG_TOMBSTONE);
+	version = live ? head.version : 0;
+	if (condition->condition == STORE_IF_OLDER)
+		status = check_older(&head, found, condition->envelope);
+	else if (found < 0)
+		status = found;
+	else if (condition->condition == STORE_IF_ABSENT ||
+		 (condition->condition == STORE_IF_VERSION && condition->expected_version == 0))
+		status = live ? RSHM_CONFLICT : RSHM_OK;
+	else if (condition->condition == STORE_IF_PRESENT)
+		status = live ? RSHM_OK : RSHM_CONFLICT;
+	else
+		status = version == condition->expected_version ? RSHM_OK : RSHM_CONFLICT;
+	if (status == RSHM_CONFLICT)
+		*ret_found = version;
+	return status;
+}
+
 int record_put(struct record_txn *txn, const void *key, size_t key_len, const void *envelope, size_t envelope_len,
 	       uint64_t expiry_ms)
 {
@@ -276,20 +337,20 @@ int record_delete(struct record_txn *txn, const void *key, size_t key_len)
 {
 	MDB_val name = record_val(key, key_len);
 	struct record old = {0};
-	bool expired = false;
+	bool absent = false;
 	int error = 0, found = record_find(txn->txn, txn->tables, key, key_len, &old);
 
 	if (found == RSHM_MISS || (found < 0 && found != RSHM_E_CORRUPT))
 		return found;
 	if (found == RSHM_OK) {
-		expired = record_expired(&old, txn->now_ms);
+		absent = record_expired(&old, txn->now_ms) || record_is_tombstone(&old);
 		error = record_release(txn, key, key_len, &old);
 	} else {
 		txn->counts.entries -= txn->counts.entries > 0;
 	}
 	if (error == 0)
 		error = mdb_del(txn->txn, txn->tables->main, &name, NULL);
-	return error == 0 && expired ? RSHM_MISS : record_status(error);
+	return error == 0 && absent ? RSHM_MISS : record_status(error);
 }
 
 int record_touch(struct record_txn *txn, const void *key, size_t key_len, uint64_t expiry_ms)
@@ -302,7 +363,7 @@ int record_touch(struct record_txn *txn, const void *key, size_t key_len, uint64
 
 	if (status != RSHM_OK)
 		return status;
-	if (record_expired(&record, txn->now_ms))
+	if (record_expired(&record, txn->now_ms) || record_is_tombstone(&record))
 		return RSHM_MISS;
 	part = record.kind == RECORD_WHOLE ? record.length : ENVELOPE_HEAD_BYTES;
 	copy = malloc(part);

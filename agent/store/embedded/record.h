@@ -1,7 +1,8 @@
 /*
  * record.h - how entries lie in the LMDB tables, and what reading and changing one takes inside a transaction.
  *
- *	meta     "format" -> u32 LE, "counts" -> struct record_counts, "tenant_next" -> u32 LE
+ *	meta     "format" -> u32 LE, "counts" -> struct record_counts, "tenant_next" -> u32 LE,
+ *	         "space" and tenant number u32 BE -> generation u64 LE, swept u64 LE
  *	tenants  name -> u32 LE
  *	main     key (keys.h) -> head, then the envelope, or chunk id and the first ENVELOPE_HEAD_BYTES of the envelope
  *	chunks   chunk id u64 BE, number u32 BE -> the next RECORD_CHUNK bytes of the envelope
@@ -24,12 +25,14 @@
 #include <string.h>
 
 #include "agent/store/envelope.h"
+#include "agent/store/store.h"
 #include "shm/msg.h"
 
 #define RECORD_HEAD 16u
 /* 64 KiB less the page header of LMDB, so that a chunk fills 16 pages and not one byte of a 17th. */
 #define RECORD_CHUNK 65520u
-#define RECORD_ENVELOPE_MAX ((size_t)ENVELOPE_HEAD_BYTES + RSHM_KEY_MAX + RSHM_METADATA_MAX + ENVELOPE_VALUE_MAX)
+#define RECORD_ENVELOPE_MAX \
+	((size_t)ENVELOPE_HEAD_BYTES + 8 * ENVELOPE_TAGS_MAX + RSHM_KEY_MAX + RSHM_METADATA_MAX + ENVELOPE_VALUE_MAX)
 
 enum record_kind {
 	RECORD_WHOLE = 1,
@@ -83,8 +86,26 @@ bool record_expired(const struct record *record, uint64_t now_ms);
 int record_copy(MDB_txn *txn, const struct record_tables *tables, const struct record *record, void *destination,
 		size_t length);
 
+/* A condition of a write, store.h. */
+struct record_condition {
+	enum store_condition condition;
+	uint64_t expected_version;
+	const void *envelope; /* the one to be put: IF_OLDER compares with it */
+};
+/*
+ * Does it hold? RSHM_OK, or RSHM_CONFLICT and *ret_found, the live entry's version. RSHM_E_INVALID, RSHM_E_FORMAT if
+ * that needs an envelope that is none, or of a newer program. A damaged record gives way to IF_OLDER, and is
+ * RSHM_E_CORRUPT for the others.
+ */
+int record_check(struct record_txn *txn, const void *key, size_t key_len, const struct record_condition *condition,
+		 uint64_t *ret_found);
+
 int record_put(struct record_txn *txn, const void *key, size_t key_len, const void *envelope, size_t envelope_len,
 	       uint64_t expiry_ms);
+/*
+ * Both: RSHM_MISS if there is none, or an expired one, or a tombstone. A delete removes these too, a touch leaves
+ * them as they are.
+ */
 int record_delete(struct record_txn *txn, const void *key, size_t key_len);
 int record_touch(struct record_txn *txn, const void *key, size_t key_len, uint64_t expiry_ms);
 /*
@@ -92,6 +113,28 @@ int record_touch(struct record_txn *txn, const void *key, size_t key_len, uint64
  * was none.
  */
 int record_sweep(struct record_txn *txn, uint32_t limit, uint32_t *ret_removed, bool *ret_more);
+
+/* listing.c: a tenant's namespace; a new one has generation 1, swept 0. RSHM_E_INVALID for tenant number 0. */
+struct record_space {
+	uint64_t generation, swept;
+};
+int record_space_load(MDB_txn *txn, const struct record_tables *tables, uint32_t tenant_number,
+		      struct record_space *ret);
+int record_space_save(struct record_txn *txn, uint32_t tenant_number, const struct record_space *space);
+
+/*
+ * listing.c: a page of keys, as STORE_LIST, in memory that is the caller's afterwards (NULL if there is none). What
+ * it looks at is bounded, so a page may hold less than asked for, or nothing, and not be the last. A failure leaves
+ * the cursor as it was. RSHM_E_INVALID (name, page_keys 0, cursor of another namespace), RSHM_E_TOOBIG (prefix).
+ */
+struct record_list {
+	const struct store_name *name; /* its key is the prefix */
+	uint32_t page_keys;
+	unsigned char *cursor; /* STORE_CURSOR_MAX */
+	size_t *cursor_len;
+};
+int record_list(MDB_txn *txn, const struct record_tables *tables, const struct record_list *list, void **ret_bytes,
+		size_t *ret_length);
 
 /* The counts as stored; all zero (but chunk_next) in a new file. */
 int record_counts_load(MDB_txn *txn, const struct record_tables *tables, struct record_counts *ret);

@@ -3,7 +3,7 @@
  *
  *	submit ── read ──────────────────────────────────────────────> done
  *	       └─ write -> env->queue -> writer thread -> finished -> mailbox -> done
- *	       └─ refused -> deferred -> idle handle, next turn of the loop ──> done
+ *	       └─ refused, or a flush -> deferred -> idle handle, next turn of the loop ──> done
  *
  * A `done` that runs on top of a read may submit the next read: each depth has a read transaction of its
  * own, so that the inner read sees the newest state and does not end the outer one's. Beyond the fourth
@@ -124,6 +124,41 @@ static int read_entry(struct embedded_store *store, MDB_txn *txn, struct store_r
 	return status;
 }
 
+static int read_list(struct embedded_store *store, MDB_txn *txn, struct store_request *request, void **ret_copy)
+{
+	struct record_list list = {
+		.name = &request->name,
+		.page_keys = request->page_keys,
+		.cursor = request->cursor,
+		.cursor_len = &request->cursor_len,
+	};
+	int status = record_list(txn, &store->env->tables, &list, ret_copy, &request->result_len);
+
+	request->result = *ret_copy;
+	return status;
+}
+
+static int read_space(struct embedded_store *store, MDB_txn *txn, struct store_request *request)
+{
+	struct record_space space;
+	int status = record_space_load(txn, &store->env->tables, request->name.tenant_number, &space);
+
+	if (status == RSHM_OK) {
+		request->generation = space.generation;
+		request->swept = space.swept;
+	}
+	return status;
+}
+
+static int read_any(struct embedded_store *store, MDB_txn *txn, struct store_request *request, void **ret_copy)
+{
+	if (request->op == STORE_LIST)
+		return read_list(store, txn, request, ret_copy);
+	if (request->op == STORE_GENERATION)
+		return read_space(store, txn, request);
+	return read_entry(store, txn, request, ret_copy);
+}
+
 static void store_read(struct embedded_store *store, struct store_request *request)
 {
 	MDB_txn *txn = NULL;
@@ -131,7 +166,7 @@ static void store_read(struct embedded_store *store, struct store_request *reque
 	int status = reader_begin(store, &txn);
 
 	if (status == RSHM_OK)
-		status = read_entry(store, txn, request, &copy);
+		status = read_any(store, txn, request, &copy);
 	if (status != RSHM_OK) {
 		request->result = NULL;
 		request->result_len = 0;
@@ -148,8 +183,13 @@ static void store_read(struct embedded_store *store, struct store_request *reque
 
 static int write_check(const struct store_request *request)
 {
+	if (request->op == STORE_DELETE && request->condition != STORE_ALWAYS &&
+	    request->condition != STORE_IF_VERSION)
+		return RSHM_E_INVALID;
 	if (request->op != STORE_PUT)
 		return RSHM_OK;
+	if (request->condition > STORE_IF_OLDER)
+		return RSHM_E_INVALID;
 	if (request->envelope == NULL || request->envelope_len < ENVELOPE_HEAD_BYTES)
 		return RSHM_E_INVALID;
 	return request->envelope_len > RECORD_ENVELOPE_MAX ? RSHM_E_TOOBIG : RSHM_OK;
@@ -191,6 +231,12 @@ static void store_write(struct embedded_store *store, struct store_request *requ
 	}
 }
 
+static bool is_read(const struct store_request *request)
+{
+	return request->op == STORE_GET || request->op == STORE_HEAD || request->op == STORE_LIST ||
+	       request->op == STORE_GENERATION;
+}
+
 static void embedded_submit(struct store *base, struct store_request *request)
 {
 	struct embedded_store *store = embedded_store_of(base);
@@ -199,9 +245,13 @@ static void embedded_submit(struct store *base, struct store_request *request)
 	request->result = NULL;
 	request->result_len = 0;
 	request->remaining_ms = 0;
+	request->found_version = 0;
+	request->accepted = false;
 	if (store->closing)
 		store_defer(store, request, EMBEDDED_DEFERRED_ANSWER, RSHM_E_CLOSED);
-	else if (request->op != STORE_GET && request->op != STORE_HEAD)
+	else if (request->op == STORE_FLUSH)
+		store_defer(store, request, EMBEDDED_DEFERRED_ANSWER, RSHM_OK);
+	else if (!is_read(request))
 		store_write(store, request);
 	else if (store->depth < STORE_DEPTH_MAX)
 		store_read(store, request);

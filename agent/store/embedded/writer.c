@@ -194,26 +194,63 @@ static bool is_write(const struct store_request *request)
 	return request->state == EMBEDDED_TAKEN;
 }
 
-static int apply_one(struct record_txn *txn, const struct store_request *request, uint64_t bytes, uint64_t *room)
+static int apply_entry(struct record_txn *txn, struct store_request *request, uint64_t bytes, uint64_t *room)
 {
+	struct record_condition condition = {request->condition, request->expected_version, request->envelope};
 	struct keys_embedded key;
 	int status = keys_embedded(&request->name, &key);
 
 	if (status < 0)
 		return status;
+	if (request->op == STORE_TOUCH)
+		return record_touch(txn, key.bytes, key.length, request->expiry_ms);
+	status = record_check(txn, key.bytes, key.length, &condition, &request->found_version);
+	if (status != RSHM_OK)
+		return status;
+	if (request->op == STORE_DELETE) {
+		/* Without an entry there is nothing to do; a tombstone stays what it is. */
+		if (request->condition == STORE_IF_VERSION && request->expected_version == 0)
+			return RSHM_MISS;
+		return record_delete(txn, key.bytes, key.length);
+	}
+	if (bytes > *room)
+		return RSHM_E_FULL;
+	*room -= bytes;
+	return record_put(txn, key.bytes, key.length, request->envelope, request->envelope_len, request->expiry_ms);
+}
+
+/* Takes no room worth counting. The generation in force is not swept, whoever says so. */
+static int apply_space(struct record_txn *txn, struct store_request *request)
+{
+	struct record_space space;
+	int status = record_space_load(txn->txn, txn->tables, request->name.tenant_number, &space);
+
+	if (status < 0)
+		return status;
+	if (request->op == STORE_NEXT_GENERATION)
+		space.generation++;
+	else if (request->swept > space.swept && request->swept < space.generation)
+		space.swept = request->swept;
+	request->generation = space.generation;
+	request->swept = space.swept;
+	return record_space_save(txn, request->name.tenant_number, &space);
+}
+
+static int apply_one(struct record_txn *txn, struct store_request *request, uint64_t bytes, uint64_t *room)
+{
 	switch (request->op) {
 	case STORE_PUT:
-		if (bytes > *room)
-			return RSHM_E_FULL;
-		*room -= bytes;
-		return record_put(txn, key.bytes, key.length, request->envelope, request->envelope_len,
-				  request->expiry_ms);
 	case STORE_DELETE:
-		return record_delete(txn, key.bytes, key.length);
 	case STORE_TOUCH:
-		return record_touch(txn, key.bytes, key.length, request->expiry_ms);
+		return apply_entry(txn, request, bytes, room);
+	case STORE_NEXT_GENERATION:
+	case STORE_SWEPT:
+		return apply_space(txn, request);
 	case STORE_GET:
 	case STORE_HEAD:
+	case STORE_LIST:
+	case STORE_GENERATION:
+	case STORE_FLUSH:
 		break;
 	}
 	must(!"a read in the writer's queue");
@@ -224,7 +261,7 @@ static int apply_one(struct record_txn *txn, const struct store_request *request
 static bool status_is_own(int status, bool had_room)
 {
 	return status >= 0 || status == RSHM_E_INVALID || status == RSHM_E_TOOBIG || status == RSHM_E_CORRUPT ||
-	       (status == RSHM_E_FULL && !had_room);
+	       status == RSHM_E_FORMAT || (status == RSHM_E_FULL && !had_room);
 }
 
 /* Adds up what the puts of a transaction want. */

@@ -1,13 +1,23 @@
 /*
- * Requests as commands, and what their answers mean.
+ * Requests as commands, and what their answers mean. How a request is put into words: compose.c.
  *
- *	GET     GET, PTTL              two commands, one request in flight; GET alone if skip_remaining
- *	HEAD    GETRANGE 0 n-1         empty = not there
- *	PUT     SET [PX ms]            of what is expired already: UNLINK
- *	DELETE  UNLINK                 DEL on servers without it
- *	TOUCH   EVALSHA touch script   EVAL where it is not known yet; to what lies in the past: UNLINK
+ * What is sent again when a connection was lost after a write had left as a whole, so that it may have been executed?
+ * By then the barrier (pool.c) has seen to it that the first try is over before the second begins.
  *
- * Times to live are sent as durations: the clocks of agent and server need not agree.
+ *	PUT, DELETE if version   A version is never given twice. If the first try was executed the entry has another
+ *	                         one, and the second does nothing. So a version that is not the expected one proves
+ *	                         nothing: it is RSHM_OK if it is the request's own, else RSHM_E_UNKNOWN, never
+ *	                         RSHM_CONFLICT. Who adds to a counter would add twice.
+ *	PUT if older             Newest wins, however often it is sent. RSHM_OK if the request's own version is
+ *	                         found; RSHM_CONFLICT with a newer one is true either way. What a plain DELETE removed
+ *	                         in between may come back; who needs more (behind/) deletes with tombstones.
+ *	SWEPT                    Never lowers.
+ *	reads                    Always.
+ *
+ * All others are RSHM_E_UNKNOWN at once. A second NEXT_GENERATION would skip one. IF_ABSENT and IF_PRESENT, and
+ * IF_VERSION 0, which is IF_ABSENT, would bring back what somebody removed after the first try; a plain PUT would
+ * replace what somebody wrote after it. And once a try may have been executed, no later one can be answered with an
+ * error that says nothing was changed: redis_store_answer() sees to that.
  */
 #include <endian.h>
 #include <stdlib.h>
@@ -20,127 +30,53 @@
 #include "agent/store/redis/script.h"
 #include "shm/msg.h"
 
-/* Redis refuses what overflows its clock; nobody waits 1,000 years. */
-#define COMMAND_TTL_MAX_MS (1000ull * 365 * 86400 * 1000)
-
 /* ---- sending --------------------------------------------------------------------------------------------------- */
 
-/* Milliseconds to live; 0: expired. */
-static uint64_t time_to_live(uint64_t expiry_ms, uint64_t now_ms)
+bool redis_command_is_repeatable(const struct store_request *request)
 {
-	uint64_t left_ms = expiry_ms > now_ms ? expiry_ms - now_ms : 0;
-
-	return left_ms < COMMAND_TTL_MAX_MS ? left_ms : COMMAND_TTL_MAX_MS;
-}
-
-static void put_key(struct redis_output *output, uint32_t words, const char *name, const struct keys_redis *key)
-{
-	redis_output_command(output, words, name);
-	redis_output_string(output, key->bytes, key->length);
-}
-
-static void put_remove(struct redis_connection *connection, const struct keys_redis *key)
-{
-	put_key(&connection->output, 2, connection->store->no_unlink ? "DEL" : "UNLINK", key);
-}
-
-static void put_head(struct redis_output *output, const struct store_request *request, const struct keys_redis *key)
-{
-	size_t wanted = request->head_bytes > ENVELOPE_HEAD_BYTES ? request->head_bytes : ENVELOPE_HEAD_BYTES;
-
-	put_key(output, 4, "GETRANGE", key);
-	redis_output_number(output, 0);
-	redis_output_number(output, wanted - 1);
-}
-
-static void put_set(struct redis_output *output, const struct store_request *request, const struct keys_redis *key,
-		    uint64_t now_ms)
-{
-	put_key(output, request->expiry_ms != 0 ? 5 : 3, "SET", key);
-	redis_output_lend(output, request->envelope, request->envelope_len);
-	if (request->expiry_ms != 0) {
-		redis_output_string(output, "PX", 2);
-		redis_output_number(output, time_to_live(request->expiry_ms, now_ms));
-	}
-}
-
-static void put_touch(struct redis_output *output, const struct store_request *request, const struct keys_redis *key,
-		      uint64_t now_ms, bool whole)
-{
-	uint64_t fields[2] = {htole64(request->expiry_ms),
-			      htole64(envelope_expiry_bucket(now_ms, request->expiry_ms))};
-
-	redis_output_command(output, 6, whole ? "EVAL" : "EVALSHA");
-	if (whole)
-		redis_output_string(output, redis_script_touch, strlen(redis_script_touch));
-	else
-		redis_output_string(output, REDIS_SCRIPT_TOUCH_SHA, strlen(REDIS_SCRIPT_TOUCH_SHA));
-	redis_output_number(output, 1);
-	redis_output_string(output, key->bytes, key->length);
-	redis_output_string(output, fields, sizeof(fields));
-	redis_output_number(output, request->expiry_ms != 0 ? time_to_live(request->expiry_ms, now_ms) : 0);
-}
-
-static enum redis_command put_request(struct redis_connection *connection, const struct store_request *request,
-				      const struct keys_redis *key, bool whole_script)
-{
-	struct redis_output *output = &connection->output;
-	bool has_expiry = (request->op == STORE_PUT || request->op == STORE_TOUCH) && request->expiry_ms != 0;
-	uint64_t now_ms = request->op == STORE_TOUCH || has_expiry ? clock_realtime_ms() : 0;
-	bool is_expired = has_expiry && request->expiry_ms <= now_ms;
+	enum store_condition condition = redis_request_condition(request);
 
 	switch (request->op) {
-	case STORE_GET:
-		put_key(output, 2, "GET", key);
-		if (request->skip_remaining)
-			return REDIS_COMMAND_GET_ALONE;
-		put_key(output, 2, "PTTL", key);
-		return REDIS_COMMAND_GET;
-	case STORE_HEAD:
-		put_head(output, request, key);
-		return REDIS_COMMAND_HEAD;
+	case STORE_SWEPT:
+		return true;
 	case STORE_PUT:
-		if (is_expired)
-			break;
-		put_set(output, request, key, now_ms);
-		return REDIS_COMMAND_SET;
-	case STORE_TOUCH:
-		if (is_expired)
-			break;
-		put_touch(output, request, key, now_ms, whole_script);
-		return REDIS_COMMAND_TOUCH;
 	case STORE_DELETE:
-		break;
+		return condition == STORE_IF_VERSION || condition == STORE_IF_OLDER;
+	default:
+		return !redis_request_is_write(request);
 	}
-	put_remove(connection, key);
-	return request->op == STORE_PUT ? REDIS_COMMAND_REMOVE_EXPIRED : REDIS_COMMAND_DELETE;
 }
 
-static int command_send(struct redis_connection *connection, struct store_request *request, bool whole_script)
+/* What was put since `mark` is in flight. RSHM_E_NOMEM: it is taken back. redis_flights_reserve() was called. */
+static int flight_begin(struct redis_connection *connection, struct redis_output_mark mark,
+			struct redis_flight flight)
 {
-	struct redis_store *store = connection->store;
-	struct redis_output_mark mark = redis_output_mark(&connection->output);
-	struct redis_flight flight = {.request = request, .begun_ms = clock_monotonic_ms()};
-	struct keys_redis key;
-	int status = keys_redis(&store->keys, &request->name, &key);
-
-	if (status == RSHM_OK && request->op == STORE_PUT && request->envelope_len > store->config.envelope_max)
-		status = RSHM_E_TOOBIG;
-	if (status == RSHM_OK && !redis_flights_reserve(&connection->flights))
-		status = RSHM_E_NOMEM;
-	if (status != RSHM_OK)
-		return status;
-	flight.command = put_request(connection, request, &key, whole_script);
 	if (connection->output.failed) {
 		redis_output_rollback(&connection->output, mark);
 		return RSHM_E_NOMEM;
 	}
-	flight.replies_left = flight.command == REDIS_COMMAND_GET ? 2 : 1;
+	flight.begun_ms = clock_monotonic_ms();
 	flight.end = connection->output.queued;
 	redis_flights_push(&connection->flights, flight);
-	redis_store_wake(store, flight.begun_ms + store->config.command_timeout_ms);
+	redis_store_wake(connection->store, flight.begun_ms + connection->store->config.command_timeout_ms);
 	redis_connection_mark_dirty(connection);
 	return RSHM_OK;
+}
+
+static int command_send(struct redis_connection *connection, struct store_request *request, bool whole_script)
+{
+	struct redis_output_mark mark = redis_output_mark(&connection->output);
+	struct redis_flight flight = {.request = request};
+	struct keys_redis key;
+	int status = redis_compose_prepare(connection->store, request, &key);
+
+	if (status == RSHM_OK && !redis_flights_reserve(&connection->flights))
+		status = RSHM_E_NOMEM;
+	if (status != RSHM_OK)
+		return status;
+	flight.command = redis_compose(connection, request, &key, whole_script);
+	flight.replies_left = flight.command == REDIS_COMMAND_GET ? 2 : 1;
+	return flight_begin(connection, mark, flight);
 }
 
 int redis_command_send(struct redis_connection *connection, struct store_request *request)
@@ -160,19 +96,46 @@ int redis_command_send_kill(struct redis_connection *connection, uint64_t client
 	redis_output_string(&connection->output, "KILL", 4);
 	redis_output_string(&connection->output, "ID", 2);
 	redis_output_number(&connection->output, client_id);
-	if (connection->output.failed) {
-		redis_output_rollback(&connection->output, mark);
-		return RSHM_E_NOMEM;
+	return flight_begin(connection, mark, flight);
+}
+
+/* Asks for the next keys of a page of LIST, or answers it. */
+static void listing_go_on(struct redis_connection *connection, struct store_request *request)
+{
+	struct redis_output_mark mark = redis_output_mark(&connection->output);
+	struct redis_flight flight = {.request = request, .command = REDIS_COMMAND_NAMES};
+	int status = redis_flights_reserve(&connection->flights) ? RSHM_OK : RSHM_E_NOMEM;
+
+	if (status == RSHM_OK) {
+		flight.replies_left = redis_listing_put_names(&connection->output, request);
+		if (flight.replies_left == 0) {
+			redis_store_answer(connection->store, request, redis_listing_finish(request));
+			return;
+		}
+		status = flight_begin(connection, mark, flight);
 	}
-	flight.end = connection->output.queued;
-	flight.begun_ms = clock_monotonic_ms();
-	redis_flights_push(&connection->flights, flight);
-	redis_store_wake(connection->store, flight.begun_ms + connection->store->config.command_timeout_ms);
-	redis_connection_mark_dirty(connection);
-	return RSHM_OK;
+	if (status != RSHM_OK)
+		redis_store_answer(connection->store, request, status);
 }
 
 /* ---- answers --------------------------------------------------------------------------------------------------- */
+
+static bool change_fits(const struct redis_reply *reply)
+{
+	if (reply->type != REDIS_REPLY_IS_STRING || reply->length == 0)
+		return false;
+	switch (reply->bytes[0]) {
+	case REDIS_CHANGE_DONE:
+	case REDIS_CHANGE_MISSED:
+	case REDIS_CHANGE_NEWER:
+		return reply->length == 1;
+	case REDIS_CHANGE_CONFLICT:
+	case REDIS_CHANGE_CONFLICT_DEAD:
+		return reply->length == 1 + REDIS_CHANGE_STAMP_BYTES;
+	default:
+		return false;
+	}
+}
 
 /* Whether this kind of answer can belong to the command. Errors can to any. */
 static bool reply_fits(const struct redis_flight *flight, const struct redis_reply *reply)
@@ -186,7 +149,13 @@ static bool reply_fits(const struct redis_flight *flight, const struct redis_rep
 		return reply->type == REDIS_REPLY_IS_STRING || reply->type == REDIS_REPLY_IS_NIL;
 	case REDIS_COMMAND_HEAD:
 	case REDIS_COMMAND_INFO:
+	case REDIS_COMMAND_NAMESPACE:
+	case REDIS_COMMAND_NAMES:
 		return reply->type == REDIS_REPLY_IS_STRING;
+	case REDIS_COMMAND_SCAN:
+		return redis_listing_page_fits(reply);
+	case REDIS_COMMAND_CHANGE:
+		return change_fits(reply);
 	case REDIS_COMMAND_SET:
 	case REDIS_COMMAND_AUTH:
 	case REDIS_COMMAND_SELECT:
@@ -207,7 +176,9 @@ static bool command_fall_back(struct redis_connection *connection, const struct 
 			      const struct redis_reply *error)
 {
 	struct redis_store *store = connection->store;
-	bool whole_script = flight->command == REDIS_COMMAND_TOUCH && redis_reply_error_is(error, "NOSCRIPT");
+	bool is_script = flight->command == REDIS_COMMAND_TOUCH || flight->command == REDIS_COMMAND_CHANGE ||
+			 flight->command == REDIS_COMMAND_NAMESPACE;
+	bool whole_script = is_script && redis_reply_error_is(error, "NOSCRIPT");
 	bool no_unlink =
 		(flight->command == REDIS_COMMAND_DELETE || flight->command == REDIS_COMMAND_REMOVE_EXPIRED) &&
 		!store->no_unlink && redis_reply_error_is(error, "ERR unknown command");
@@ -250,6 +221,73 @@ static int touch_status(long long result)
 	}
 }
 
+/* Whether this is the stamp of the request's own envelope. */
+static bool stamp_is_own(const struct store_request *request, const char *stamp)
+{
+	const char *envelope = request->envelope;
+
+	return request->op == STORE_PUT && memcmp(stamp, envelope + ENVELOPE_OFFSET_WRITER, 4) == 0 &&
+	       memcmp(stamp + 4, envelope + ENVELOPE_OFFSET_VERSION, 8) == 0;
+}
+
+static int conflict_status(struct store_request *request, const struct redis_reply *reply)
+{
+	const char *stamp = reply->bytes + 1;
+	uint64_t version;
+
+	if ((request->attempts & REDIS_ATTEMPTS_UNKNOWN) != 0) {
+		if (stamp_is_own(request, stamp))
+			return RSHM_OK;
+		if (request->condition != STORE_IF_OLDER)
+			return RSHM_E_UNKNOWN;
+	}
+	memcpy(&version, stamp + 4, sizeof(version));
+	request->found_version = reply->bytes[0] == REDIS_CHANGE_CONFLICT ? le64toh(version) : 0;
+	return RSHM_CONFLICT;
+}
+
+static int change_status(struct store_request *request, const struct redis_reply *reply)
+{
+	switch (reply->bytes[0]) {
+	case REDIS_CHANGE_DONE:
+		return RSHM_OK;
+	case REDIS_CHANGE_MISSED:
+		return RSHM_MISS;
+	case REDIS_CHANGE_NEWER:
+		return RSHM_E_FORMAT;
+	default:
+		return conflict_status(request, reply);
+	}
+}
+
+/* Takes a decimal number that ends with `end` from *text. */
+static bool take_number(const char **text, char end, uint64_t *ret)
+{
+	const char *p = *text;
+	uint64_t number = 0;
+
+	for (; *p >= '0' && *p <= '9' && number <= REDIS_GENERATION_MAX; p++)
+		number = number * 10 + (uint64_t)(*p - '0');
+	if (p == *text || *p != end || number > REDIS_GENERATION_MAX)
+		return false;
+	*text = p + 1;
+	*ret = number;
+	return true;
+}
+
+static int namespace_status(struct store_request *request, const struct redis_reply *reply)
+{
+	const char *text = reply->bytes;
+	uint64_t changes, swept;
+
+	if (!take_number(&text, ' ', &changes) || !take_number(&text, '\0', &swept) ||
+	    text != reply->bytes + reply->length + 1)
+		return RSHM_E_CORRUPT;
+	request->generation = changes + 1;
+	request->swept = swept;
+	return RSHM_OK;
+}
+
 /* Both answers of a GET have come. */
 static int get_status(struct store_request *request, const struct redis_reply *value, const struct redis_reply *pttl)
 {
@@ -282,9 +320,24 @@ static int command_status(const struct redis_flight *flight, const struct redis_
 		return reply->integer > 0 ? RSHM_OK : RSHM_MISS;
 	case REDIS_COMMAND_TOUCH:
 		return touch_status(reply->integer);
+	case REDIS_COMMAND_CHANGE:
+		return change_status(request, reply);
+	case REDIS_COMMAND_NAMESPACE:
+		return namespace_status(request, reply);
 	default:
 		return RSHM_OK;
 	}
+}
+
+/* Whether an answer to one of NAMES fails them all: what another program keeps there in another form does not. */
+static bool name_fails(const struct redis_reply *reply)
+{
+	return reply->type == REDIS_REPLY_IS_ERROR && !redis_reply_error_is(reply, "WRONGTYPE");
+}
+
+static bool flight_fails(const struct redis_flight *flight, const struct redis_reply *reply)
+{
+	return flight->command == REDIS_COMMAND_NAMES ? name_fails(reply) : reply->type == REDIS_REPLY_IS_ERROR;
 }
 
 static void command_finish(struct redis_connection *connection, const struct redis_flight *flight,
@@ -302,12 +355,27 @@ static void command_finish(struct redis_connection *connection, const struct red
 	}
 	if (request == NULL)
 		return;
-	if (flight->value != NULL && flight->value->type == REDIS_REPLY_IS_ERROR)
+	if (flight->value != NULL && flight->value->type == REDIS_REPLY_IS_ERROR) {
 		command_on_error(connection, flight, flight->value);
-	else if (reply->type == REDIS_REPLY_IS_ERROR)
+	} else if (flight_fails(flight, reply)) {
 		command_on_error(connection, flight, reply);
-	else
+	} else if (flight->command == REDIS_COMMAND_SCAN || flight->command == REDIS_COMMAND_NAMES) {
+		if (flight->command == REDIS_COMMAND_SCAN)
+			redis_listing_on_page(connection->store, request, reply);
+		listing_go_on(connection, request);
+	} else {
 		redis_store_answer(connection->store, request, command_status(flight, reply));
+	}
+}
+
+/* Takes over an answer that is not the last of its flight. */
+static void flight_keep(struct redis_flight *flight, struct redis_reply *reply)
+{
+	flight->replies_left--;
+	if (flight->value == NULL && (flight->command != REDIS_COMMAND_NAMES || name_fails(reply)))
+		flight->value = reply;
+	else
+		free(reply);
 }
 
 bool redis_command_on_reply(struct redis_connection *connection, struct redis_reply *reply)
@@ -321,9 +389,10 @@ bool redis_command_on_reply(struct redis_connection *connection, struct redis_re
 		free(reply);
 		return false;
 	}
+	if (oldest->command == REDIS_COMMAND_NAMES && oldest->request != NULL)
+		redis_listing_on_name(connection->store, oldest->request, reply);
 	if (oldest->replies_left > 1) {
-		oldest->replies_left--;
-		oldest->value = reply;
+		flight_keep(oldest, reply);
 		return true;
 	}
 	flight = redis_flights_pop(&connection->flights);

@@ -9,9 +9,10 @@
  * anything else ends the connection, and with it the flights, so an answer that is late never meets a new request.
  *
  * Losing a connection decides about each flight: a command whose last byte the kernel did not take cannot have been
- * executed; a write that went out as a whole is RSHM_E_UNKNOWN; reads may be asked again. A read whose own deadline passes is
- * answered and its flight kept, so that one impatient reader does not cost the others their connection. A write whose
- * deadline passes ends the connection, because only then can the barrier (pool.c) order it before the next write.
+ * executed; a write that went out as a whole is RSHM_E_UNKNOWN, unless it is one that may be sent again (command.c);
+ * reads may be asked again. A read whose own deadline passes is answered and its flight kept, so that one impatient
+ * reader does not cost the others their connection. A write whose deadline passes ends the connection, because only
+ * then can the barrier (pool.c) order it before the next write.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -319,13 +320,21 @@ static void connection_refuse(struct redis_connection *connection, const char *f
 	redis_connection_lose(connection, reason, RSHM_OK);
 }
 
+static int connection_next_reply(struct redis_connection *connection, struct redis_reply **ret)
+{
+	bool page_wanted = connection->flights.count > 0 &&
+			   redis_flights_at(&connection->flights, 0)->command == REDIS_COMMAND_SCAN;
+
+	return redis_reader_next(connection->reader, page_wanted, ret);
+}
+
 /* Hands on the answers that have come as a whole. False: the connection is closed. */
 static bool connection_take_replies(struct redis_connection *connection)
 {
 	struct redis_reply *reply = NULL;
 	int status;
 
-	while ((status = redis_reader_next(connection->reader, &reply)) == RSHM_OK) {
+	while ((status = connection_next_reply(connection, &reply)) == RSHM_OK) {
 		if (connection->flights.count == 0) {
 			free(reply);
 			connection_refuse(connection, "an answer that nobody asked for");
@@ -340,6 +349,10 @@ static bool connection_take_replies(struct redis_connection *connection)
 	}
 	if (status == RSHM_E_PROTOCOL) {
 		connection_refuse(connection, redis_reader_fault(connection->reader));
+		return false;
+	}
+	if (status == RSHM_E_NOMEM) {
+		redis_connection_lose(connection, "no memory", RSHM_OK);
 		return false;
 	}
 	return true;
@@ -424,7 +437,11 @@ static bool connection_give_up(struct redis_connection *connection, struct redis
 	if (request == NULL)
 		return false;
 	if (sent && redis_request_is_write(request)) {
-		redis_store_defer(store, request, RSHM_E_UNKNOWN);
+		request->attempts |= REDIS_ATTEMPTS_UNKNOWN;
+		if (redis_command_is_repeatable(request))
+			redis_store_retry(store, request, RSHM_E_UNKNOWN);
+		else
+			redis_store_defer(store, request, RSHM_E_UNKNOWN);
 		return true;
 	}
 	if (request->deadline_ms <= now_ms)

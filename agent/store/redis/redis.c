@@ -87,6 +87,8 @@ static int store_admit(struct redis_store *store, const struct store_request *re
 
 	if (store->closing)
 		return RSHM_E_CLOSED;
+	if (request->op == STORE_FLUSH)
+		return RSHM_OK;
 	if (request->deadline_ms <= now_ms)
 		return RSHM_E_TIMEDOUT;
 	if (store->reads.count + store->writes.count + store->retrying.count >= store->config.queue_max) {
@@ -105,9 +107,13 @@ static void store_submit_redis(struct store *base, struct store_request *request
 	request->result = NULL;
 	request->result_len = 0;
 	request->remaining_ms = 0;
+	request->found_version = 0;
+	request->accepted = false;
 	request->attempts = 0;
+	request->slot = NULL;
 	store->pending++;
-	if (status != RSHM_OK) {
+	/* There is no journal: nothing was accepted that is not stored. */
+	if (status != RSHM_OK || request->op == STORE_FLUSH) {
 		redis_store_defer(store, request, status);
 		return;
 	}
@@ -120,8 +126,13 @@ static void store_submit_redis(struct store *base, struct store_request *request
 
 void redis_store_answer(struct redis_store *store, struct store_request *request, int status)
 {
+	void *slot = request->slot;
+
 	must(store->pending > 0);
 	store->pending--;
+	/* Whatever became of the last try, an earlier one may have been executed. */
+	if (status < 0 && (request->attempts & REDIS_ATTEMPTS_UNKNOWN) != 0)
+		status = RSHM_E_UNKNOWN;
 	metric_add(store->metrics, STORE_REDIS_REQUESTS, 1);
 	if (status < 0)
 		metric_add(store->metrics, STORE_REDIS_FAILED, 1);
@@ -131,6 +142,7 @@ void redis_store_answer(struct redis_store *store, struct store_request *request
 		metric_add(store->metrics, STORE_REDIS_TIMEOUTS, 1);
 	request->status = status;
 	request->done(request);
+	redis_listing_destroy(&slot);
 }
 
 void redis_store_defer(struct redis_store *store, struct store_request *request, int status)
@@ -143,13 +155,14 @@ void redis_store_defer(struct redis_store *store, struct store_request *request,
 
 void redis_store_retry(struct redis_store *store, struct store_request *request, int status)
 {
-	uint64_t due_ms = clock_monotonic_ms() + redis_store_backoff(store, request->attempts);
+	uint32_t attempts = request->attempts & ~REDIS_ATTEMPTS_UNKNOWN;
+	uint64_t due_ms = clock_monotonic_ms() + redis_store_backoff(store, attempts);
 
 	if (store->closing) {
 		redis_store_defer(store, request, RSHM_E_CLOSED);
 		return;
 	}
-	if (request->attempts >= store->config.retry_attempts || due_ms >= request->deadline_ms) {
+	if (attempts >= store->config.retry_attempts || due_ms >= request->deadline_ms) {
 		redis_store_defer(store, request, status);
 		return;
 	}

@@ -6,6 +6,8 @@
  *	connection.c  one connection: connect, send, receive, lose
  *	greeting.c    what is said first on a connection
  *	command.c     requests as commands, and what their answers mean
+ *	compose.c     how a request is put into words
+ *	listing.c     the words and answers of LIST
  *
  * Calls go down this list, except for redis_store_*() and redis_pool_*(), which report upwards. All on the worker's thread.
  */
@@ -29,6 +31,8 @@
 #define REDIS_CONNECTION_MAGIC 0x72656463u
 #define REDIS_READ_BYTES (64u << 10)
 #define REDIS_NEVER UINT64_MAX
+#define REDIS_GENERATION_MAX (1ull << 53)  /* Lua counts exactly up to here */
+#define REDIS_ATTEMPTS_UNKNOWN 0x80000000u /* in request->attempts: an earlier try may have been executed */
 
 enum redis_command {
 	/* requests */
@@ -39,6 +43,10 @@ enum redis_command {
 	REDIS_COMMAND_REMOVE_EXPIRED, /* a PUT of what is expired */
 	REDIS_COMMAND_DELETE,
 	REDIS_COMMAND_TOUCH,
+	REDIS_COMMAND_CHANGE, /* a conditional PUT or DELETE */
+	REDIS_COMMAND_NAMESPACE,
+	REDIS_COMMAND_SCAN,
+	REDIS_COMMAND_NAMES, /* GETRANGE of some of a page's names: as many answers */
 	/* greeting */
 	REDIS_COMMAND_AUTH,
 	REDIS_COMMAND_SELECT,
@@ -52,7 +60,7 @@ enum redis_command {
 /* A command that was put into the output of a connection and is not answered. */
 struct redis_flight {
 	struct store_request *request; /* NULL: the store's own command, or a read that nobody waits for any more */
-	struct redis_reply *value;     /* GET: the first answer */
+	struct redis_reply *value;     /* GET: the first answer; NAMES: the first error */
 	uint64_t end;                  /* redis_output.queued behind it */
 	uint64_t begun_ms;
 	uint64_t client_id; /* KILL */
@@ -162,10 +170,19 @@ struct redis_store {
 	void *closed_context;
 };
 
+/* IF_VERSION 0 is IF_ABSENT: no entry has that version. */
+static inline enum store_condition redis_request_condition(const struct store_request *request)
+{
+	if (request->condition == STORE_IF_VERSION && request->expected_version == 0)
+		return STORE_IF_ABSENT;
+	return request->condition;
+}
+
 /* redis.c */
 static inline bool redis_request_is_write(const struct store_request *request)
 {
-	return request->op != STORE_GET && request->op != STORE_HEAD;
+	return request->op != STORE_GET && request->op != STORE_HEAD && request->op != STORE_LIST &&
+	       request->op != STORE_GENERATION;
 }
 /* Nothing later than `at_ms` will be missed. */
 void redis_store_wake(struct redis_store *store, uint64_t at_ms);
@@ -233,10 +250,41 @@ void redis_greeting_on_reply(struct redis_connection *connection, enum redis_com
 			     const struct redis_reply *reply);
 
 /* command.c */
+/* Whether a write may be sent again though an earlier try may have been executed. */
+bool redis_command_is_repeatable(const struct store_request *request);
 /* RSHM_OK: in flight. Else nothing was done: the name cannot be used, the envelope is too big, no memory. */
 int redis_command_send(struct redis_connection *connection, struct store_request *request);
 int redis_command_send_kill(struct redis_connection *connection, uint64_t client_id);
 /* Takes over `reply`. False: it is not what was asked for. */
 bool redis_command_on_reply(struct redis_connection *connection, struct redis_reply *reply);
+
+/* compose.c */
+/*
+ * Whether the request can be served, with the one key that it is about; LIST has none, and begins its page.
+ * RSHM_E_INVALID, RSHM_E_TOOBIG, RSHM_E_NOMEM.
+ */
+int redis_compose_prepare(const struct redis_store *store, struct store_request *request, struct keys_redis *ret_key);
+/* Adds to the connection's output, which notes what fails. `whole_script`: EVAL instead of EVALSHA. */
+enum redis_command redis_compose(struct redis_connection *connection, const struct store_request *request,
+				 const struct keys_redis *key, bool whole_script);
+
+/* listing.c: a page of LIST; its state hangs on request->slot */
+/* Begins the page anew. RSHM_E_INVALID (namespace, cursor), RSHM_E_TOOBIG, RSHM_E_NOMEM. */
+int redis_listing_begin(const struct redis_store *store, struct store_request *request);
+void redis_listing_put_scan(struct redis_output *output, const struct store_request *request);
+/* Whether a page of SCAN is one: it has a cursor. */
+bool redis_listing_page_fits(const struct redis_reply *page);
+/* The page of SCAN has come. */
+void redis_listing_on_page(const struct redis_store *store, struct store_request *request,
+			   const struct redis_reply *page);
+/* Asks for the keys behind hashed names, some at a time. How many; 0: redis_listing_finish() may be called. */
+uint32_t redis_listing_put_names(struct redis_output *output, struct store_request *request);
+/* The answer to the oldest of them that has none. */
+void redis_listing_on_name(const struct redis_store *store, struct store_request *request,
+			   const struct redis_reply *reply);
+/* Sets result and cursor of the request. RSHM_E_NOMEM, RSHM_E_TOOBIG: of anything since it began. */
+int redis_listing_finish(struct store_request *request);
+/* Clears *slot; NULL is fine. */
+void redis_listing_destroy(void **slot);
 
 #endif

@@ -3,10 +3,14 @@
  * returning NULL from them makes the reader fail for good. So 13 bytes that announce an array of a thousand million
  * elements cost nothing.
  *
+ * The answer to SCAN, an array of a cursor and an array of names, is flattened: its items collect in the reader, and
+ * become one allocation when the last one has come.
+ *
  * The reader waits for as many bytes as an answer announces and searches an unfinished line from its beginning each time.
  * Both are bounded here by looking at what is left over after each piece.
  *
- * Compiles with hiredis 0.14 and 1.x, whose createArray differs; of the reader's members only err, buf, pos, len and ridx are read.
+ * Compiles with hiredis 0.14 and 1.x, whose createArray differs; of the reader's members only err, buf, pos, len and
+ * ridx are read, maxbuf and privdata set.
  */
 #include "agent/store/redis/reply.h"
 
@@ -23,12 +27,17 @@
 #define READER_LINE_MAX (16u << 10)  /* of a status or error */
 #define READER_LENGTH_LINE_MAX 32u
 #define READER_BUSY_MIN (64u << 10)
+#define READER_PAGE_FIRST 4096u
 
 struct redis_reader {
 	redisReader *parser;
 	redisReplyObjectFunctions functions;
 	size_t reply_max;
 	size_t fed; /* since the buffer was last empty */
+	/* a page that has not come as a whole */
+	bool page_wanted;
+	char *page;
+	size_t page_length, page_capacity;
 	const char *fault;
 };
 
@@ -47,8 +56,86 @@ static struct redis_reply *reply_create(enum redis_reply_type type, const char *
 	return reply;
 }
 
+/* ---- pages ----------------------------------------------------------------------------------------------------- */
+
+/* A task of the outer array has a parent, one of the array of names a grandparent. */
+static bool task_is_cursor(const redisReadTask *task)
+{
+	return task->parent->parent == NULL && task->idx == 0;
+}
+
+static bool task_is_names(const redisReadTask *task)
+{
+	return task->parent != NULL && task->parent->parent == NULL && task->idx == 1;
+}
+
+static bool task_is_name(const redisReadTask *task)
+{
+	return task->parent->parent != NULL;
+}
+
+/* Any pointer but NULL will do: only the outermost object is kept by the parser. */
+static void *page_append(struct redis_reader *reader, const char *bytes, size_t length)
+{
+	size_t needed = reader->page_length + sizeof(uint32_t) + length, capacity = reader->page_capacity;
+	uint32_t item = (uint32_t)length;
+
+	if (length > reader->reply_max || needed > reader->reply_max) {
+		reader->fault = "an answer above the limit";
+		return NULL;
+	}
+	if (capacity < needed) {
+		char *page;
+
+		capacity = needed > READER_PAGE_FIRST ? 2 * needed : READER_PAGE_FIRST;
+		page = realloc(reader->page, capacity);
+		if (page == NULL)
+			return NULL;
+		reader->page = page;
+		reader->page_capacity = capacity;
+	}
+	memcpy(reader->page + reader->page_length, &item, sizeof(item));
+	if (length > 0)
+		memcpy(reader->page + reader->page_length + sizeof(item), bytes, length);
+	reader->page_length = needed;
+	return reader;
+}
+
+/* The outermost object becomes the whole page. */
+static int page_finish(struct redis_reader *reader, struct redis_reply *outer, struct redis_reply **ret)
+{
+	*ret = reply_create(REDIS_REPLY_IS_PAGE, reader->page, reader->page_length);
+	free(outer);
+	free(reader->page);
+	reader->page = NULL;
+	reader->page_length = reader->page_capacity = 0;
+	return *ret != NULL ? RSHM_OK : RSHM_E_NOMEM;
+}
+
+bool redis_reply_page_next(const struct redis_reply *page, size_t *position, const char **ret_bytes,
+			   size_t *ret_length)
+{
+	uint32_t length;
+
+	if (*position == page->length)
+		return false;
+	memcpy(&length, page->bytes + *position, sizeof(length));
+	*ret_bytes = page->bytes + *position + sizeof(length);
+	*ret_length = length;
+	*position += sizeof(length) + length;
+	must(*position <= page->length);
+	return true;
+}
+
+/* ---- what the parser calls ------------------------------------------------------------------------------------- */
+
 static void *create_string(const redisReadTask *task, char *bytes, size_t length)
 {
+	if (task->parent != NULL) {
+		bool fits = task->type == REDIS_REPLY_STRING && (task_is_cursor(task) || task_is_name(task));
+
+		return fits ? page_append(task->privdata, bytes, length) : NULL;
+	}
 	switch (task->type) {
 	case REDIS_REPLY_STRING:
 		return reply_create(REDIS_REPLY_IS_STRING, bytes, length);
@@ -62,20 +149,22 @@ static void *create_string(const redisReadTask *task, char *bytes, size_t length
 }
 
 #if HIREDIS_MAJOR >= 1
-static void *refuse_array(const redisReadTask *task, size_t elements)
+static void *create_array(const redisReadTask *task, size_t elements)
 #else
-static void *refuse_array(const redisReadTask *task, int elements)
+static void *create_array(const redisReadTask *task, int elements)
 #endif
 {
-	(void)task;
-	(void)elements;
-	return NULL;
+	struct redis_reader *reader = task->privdata;
+
+	if (task->parent == NULL)
+		return reader->page_wanted && elements == 2 ? reply_create(REDIS_REPLY_IS_PAGE, NULL, 0) : NULL;
+	return task_is_names(task) ? reader : NULL;
 }
 
 static void *create_integer(const redisReadTask *task, long long value)
 {
-	struct redis_reply *reply =
-		task->type == REDIS_REPLY_INTEGER ? reply_create(REDIS_REPLY_IS_INTEGER, NULL, 0) : NULL;
+	bool fits = task->type == REDIS_REPLY_INTEGER && task->parent == NULL;
+	struct redis_reply *reply = fits ? reply_create(REDIS_REPLY_IS_INTEGER, NULL, 0) : NULL;
 
 	if (reply != NULL)
 		reply->integer = value;
@@ -84,8 +173,7 @@ static void *create_integer(const redisReadTask *task, long long value)
 
 static void *create_nil(const redisReadTask *task)
 {
-	(void)task;
-	return reply_create(REDIS_REPLY_IS_NIL, NULL, 0);
+	return task->parent == NULL ? reply_create(REDIS_REPLY_IS_NIL, NULL, 0) : NULL;
 }
 
 #if HIREDIS_MAJOR >= 1
@@ -112,6 +200,7 @@ static bool reader_open(struct redis_reader *reader)
 	if (reader->parser == NULL)
 		return false;
 	reader->parser->maxbuf = READER_KEEP_MAX;
+	reader->parser->privdata = reader;
 	reader->fed = 0;
 	return true;
 }
@@ -125,7 +214,7 @@ struct redis_reader *redis_reader_create(size_t reply_max)
 	reader->reply_max = reply_max;
 	reader->functions = (redisReplyObjectFunctions)
 	{
-		.createString = create_string, .createArray = refuse_array, .createInteger = create_integer,
+		.createString = create_string, .createArray = create_array, .createInteger = create_integer,
 		.createNil = create_nil,
 #if HIREDIS_MAJOR >= 1
 		.createDouble = refuse_double, .createBool = refuse_bool,
@@ -145,6 +234,7 @@ void redis_reader_destroy(struct redis_reader **reader)
 		return;
 	if ((*reader)->parser != NULL)
 		redisReaderFree((*reader)->parser);
+	free((*reader)->page);
 	free(*reader);
 	*reader = NULL;
 }
@@ -182,17 +272,24 @@ static int reader_check_rest(struct redis_reader *reader)
 	return RSHM_E_PROTOCOL;
 }
 
-int redis_reader_next(struct redis_reader *reader, struct redis_reply **ret)
+int redis_reader_next(struct redis_reader *reader, bool page_wanted, struct redis_reply **ret)
 {
-	void *reply = NULL;
+	void *object = NULL;
+	struct redis_reply *reply;
 
 	if (reader->parser == NULL)
 		return RSHM_MISS;
-	if (redisReaderGetReply(reader->parser, &reply) != REDIS_OK) {
-		reader->fault = reader->parser->err == REDIS_ERR_OOM ? "an answer of a kind that was not asked for"
-								     : "bytes that are no answer";
+	reader->page_wanted = page_wanted;
+	if (redisReaderGetReply(reader->parser, &object) != REDIS_OK) {
+		if (reader->fault == NULL)
+			reader->fault = reader->parser->err == REDIS_ERR_OOM
+						? "an answer of a kind that was not asked for"
+						: "bytes that are no answer";
 		return RSHM_E_PROTOCOL;
 	}
+	reply = object;
+	if (reply != NULL && reply->type == REDIS_REPLY_IS_PAGE)
+		return page_finish(reader, reply, ret);
 	if (reply != NULL) {
 		*ret = reply;
 		return RSHM_OK;

@@ -1,8 +1,9 @@
 /*
  * reply.h - what a server sends, taken apart by hiredis' redisReader, and what its errors mean.
  *
- * The server is not trusted. No command of this store is answered by an array, so none is accepted; neither is any RESP3
- * type, an answer above a limit, or a line that does not end. One thread; nothing blocks.
+ * The server is not trusted. SCAN is the only command of this store that is answered by an array, so none is accepted
+ * but in its place and shape; neither is any RESP3 type, an answer above a limit, or a line that does not end. One
+ * thread; nothing blocks.
  */
 #ifndef RIPTIDE_STORE_REDIS_REPLY_H
 #define RIPTIDE_STORE_REDIS_REPLY_H
@@ -18,6 +19,7 @@ enum redis_reply_type {
 	REDIS_REPLY_IS_ERROR,
 	REDIS_REPLY_IS_INTEGER,
 	REDIS_REPLY_IS_NIL,
+	REDIS_REPLY_IS_PAGE, /* of SCAN: `bytes` are {u32 length, bytes}: the cursor, then the names */
 };
 
 /* Freed with free(). */
@@ -25,7 +27,7 @@ struct redis_reply {
 	enum redis_reply_type type;
 	long long integer;
 	size_t length;
-	char bytes[]; /* of string, status and error; followed by a NUL */
+	char bytes[]; /* of string, status, error and page; followed by a NUL */
 };
 
 struct redis_reader;
@@ -40,9 +42,14 @@ int redis_reader_feed(struct redis_reader *reader, const void *bytes, size_t len
 
 /*
  * RSHM_OK with the next answer, the caller's to free; RSHM_MISS if more must be received; RSHM_E_PROTOCOL if what came can
- * never become an answer: the connection is to be dropped, and redis_reader_fault() says why.
+ * never become an answer: the connection is to be dropped, and redis_reader_fault() says why. RSHM_E_NOMEM.
+ * `page_wanted`: it answers a SCAN; the same at each call until that answer has come.
  */
-int redis_reader_next(struct redis_reader *reader, struct redis_reply **ret);
+int redis_reader_next(struct redis_reader *reader, bool page_wanted, struct redis_reply **ret);
+
+/* Takes the next item of a page from *position, 0 at first. False: that was the last. */
+bool redis_reply_page_next(const struct redis_reply *page, size_t *position, const char **ret_bytes,
+			   size_t *ret_length);
 const char *redis_reader_fault(const struct redis_reader *reader);
 
 /* Whether a large answer is being received. */

@@ -9,12 +9,21 @@
 
 #include <cmocka.h>
 #include <xxhash.h>
-#include <zstd.h>
-#include <lz4.h>
 
+#include "agent/store/compress.h"
 #include "shm/msg.h"
+#include "tests/unit/agent/store/json_samples.h"
+
+#if RIPTIDE_COMPRESSION
+#include <lz4.h>
+#include <zstd.h>
+#endif
 
 #define NOW 1700000000000ull
+
+/* What a value becomes that compresses well: a build without compression stores it as it is. */
+#define LZ4_HERE (RIPTIDE_COMPRESSION ? ENVELOPE_LZ4 : ENVELOPE_PLAIN)
+#define ZSTD_HERE (RIPTIDE_COMPRESSION ? ENVELOPE_ZSTD : ENVELOPE_PLAIN)
 
 static const struct envelope_compression lz4_always = {.choice = ENVELOPE_CHOOSE_LZ4, .threshold = 0};
 static const struct envelope_compression zstd_always = {.choice = ENVELOPE_CHOOSE_ZSTD, .threshold = 0};
@@ -121,8 +130,8 @@ static void envelope_returns_what_was_put_in(void **state)
 	assert_round_trip(NULL, 0, &zstd_always, ENVELOPE_PLAIN);
 	assert_round_trip("a\0b\xff\n", 5, NULL, ENVELOPE_PLAIN);
 	assert_round_trip(zeros, sizeof zeros, NULL, ENVELOPE_PLAIN);
-	assert_round_trip(zeros, sizeof zeros, &lz4_always, ENVELOPE_LZ4);
-	assert_round_trip(zeros, sizeof zeros, &zstd_always, ENVELOPE_ZSTD);
+	assert_round_trip(zeros, sizeof zeros, &lz4_always, LZ4_HERE);
+	assert_round_trip(zeros, sizeof zeros, &zstd_always, ZSTD_HERE);
 }
 
 static void envelope_carries_twenty_mebibytes(void **state)
@@ -137,8 +146,8 @@ static void envelope_carries_twenty_mebibytes(void **state)
 		text[i] = noise[i];
 	assert_round_trip(noise, length, &lz4_always, ENVELOPE_PLAIN);
 	assert_round_trip(noise, length, &zstd_always, ENVELOPE_PLAIN);
-	assert_round_trip(text, length, &lz4_always, ENVELOPE_LZ4);
-	assert_round_trip(text, length, &zstd_always, ENVELOPE_ZSTD);
+	assert_round_trip(text, length, &lz4_always, LZ4_HERE);
+	assert_round_trip(text, length, &zstd_always, ZSTD_HERE);
 	free(noise);
 	free(text);
 }
@@ -302,6 +311,7 @@ static void envelope_refuses_sizes_that_lie_under_a_right_checksum(void **state)
 	}
 }
 
+#if RIPTIDE_COMPRESSION
 static void envelope_survives_payloads_of_garbage(void **state)
 {
 	unsigned char zeros[5000] = {0}, plain[5000], *noise = make_noise(4096);
@@ -326,8 +336,9 @@ static void envelope_survives_payloads_of_garbage(void **state)
 	assert_true(refused > 1000);
 	free(noise);
 }
+#endif
 
-static unsigned algorithm_of(const void *value, size_t length, const struct envelope_compression *compression)
+static struct envelope_head head_of(const void *value, size_t length, const struct envelope_compression *compression)
 {
 	struct envelope_input input = make_input(value, length);
 	struct envelope_buffer buffer;
@@ -336,17 +347,26 @@ static unsigned algorithm_of(const void *value, size_t length, const struct enve
 	assert_int_equal(envelope_encode(&input, compression, &buffer), RSHM_OK);
 	assert_int_equal(envelope_peek_head(buffer.bytes, buffer.length, &head), RSHM_OK);
 	envelope_buffer_fini(&buffer);
-	return head.algorithm;
+	return head;
+}
+
+static unsigned algorithm_of(const void *value, size_t length, const struct envelope_compression *compression)
+{
+	return head_of(value, length, compression).algorithm;
 }
 
 static void envelope_compresses_only_above_the_threshold(void **state)
 {
 	unsigned char zeros[1025] = {0};
-	struct envelope_compression compression = {ENVELOPE_CHOOSE_LZ4, ENVELOPE_THRESHOLD_DEFAULT};
+	struct envelope_compression compression = {.choice = ENVELOPE_CHOOSE_LZ4,
+						   .threshold = ENVELOPE_THRESHOLD_DEFAULT};
 
 	(void)state;
 	assert_int_equal(algorithm_of(zeros, 1024, &compression), ENVELOPE_PLAIN);
-	assert_int_equal(algorithm_of(zeros, 1025, &compression), ENVELOPE_LZ4);
+	assert_int_equal(algorithm_of(zeros, 1025, &compression), LZ4_HERE);
+	compression.threshold = 0;
+	assert_int_equal(algorithm_of(zeros, 100, &compression), LZ4_HERE);
+	compression.threshold = 1024;
 	compression.choice = ENVELOPE_CHOOSE_NONE;
 	assert_int_equal(algorithm_of(zeros, 1025, &compression), ENVELOPE_PLAIN);
 }
@@ -354,14 +374,16 @@ static void envelope_compresses_only_above_the_threshold(void **state)
 static void envelope_auto_takes_lz4_up_to_100_kib_and_zstd_above(void **state)
 {
 	unsigned char *zeros = calloc(1, ENVELOPE_AUTO_LZ4_MAX + 1);
-	struct envelope_compression compression = {ENVELOPE_CHOOSE_AUTO, ENVELOPE_THRESHOLD_DEFAULT};
+	struct envelope_compression compression = {.choice = ENVELOPE_CHOOSE_AUTO,
+						   .threshold = ENVELOPE_THRESHOLD_DEFAULT};
 
 	(void)state;
-	assert_int_equal(algorithm_of(zeros, ENVELOPE_AUTO_LZ4_MAX, &compression), ENVELOPE_LZ4);
-	assert_int_equal(algorithm_of(zeros, ENVELOPE_AUTO_LZ4_MAX + 1, &compression), ENVELOPE_ZSTD);
+	assert_int_equal(algorithm_of(zeros, ENVELOPE_AUTO_LZ4_MAX, &compression), LZ4_HERE);
+	assert_int_equal(algorithm_of(zeros, ENVELOPE_AUTO_LZ4_MAX + 1, &compression), ZSTD_HERE);
 	free(zeros);
 }
 
+#if RIPTIDE_COMPRESSION
 /* Sweeps the share of zeros through the border and holds each decision against the library's own result. */
 static void envelope_compresses_exactly_when_less_than_nine_tenths_are_left(void **state)
 {
@@ -389,6 +411,148 @@ static void envelope_compresses_exactly_when_less_than_nine_tenths_are_left(void
 	assert_true(border >= 2);
 	free(value);
 	free(scratch);
+}
+
+static void envelope_takes_the_level_of_each_call(void **state)
+{
+	size_t length = 50000, lengths[2][3];
+	struct json_samples samples = json_samples_make(1, 1, length);
+	const char *value = samples.bytes;
+	static const int accelerations[] = {0, 1, 16}, levels[] = {0, 3, 19};
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		struct envelope_compression lz4 = {.choice = ENVELOPE_CHOOSE_LZ4,
+						   .lz4_acceleration = accelerations[i]};
+		struct envelope_compression zstd = {.choice = ENVELOPE_CHOOSE_ZSTD, .zstd_level = levels[i]};
+
+		assert_round_trip(value, length, &lz4, ENVELOPE_LZ4);
+		assert_round_trip(value, length, &zstd, ENVELOPE_ZSTD);
+		lengths[0][i] = head_of(value, length, &lz4).stored_size;
+		lengths[1][i] = head_of(value, length, &zstd).stored_size;
+	}
+	assert_int_equal(lengths[0][0], lengths[0][1]);
+	assert_true(lengths[0][2] > lengths[0][1]);
+	assert_int_equal(lengths[1][0], lengths[1][1]);
+	assert_true(lengths[1][2] < lengths[1][1]);
+	json_samples_free(&samples);
+}
+#else
+
+/* Of a program that can compress, under a right checksum. */
+static void envelope_of_a_compressing_program_opens_but_its_value_is_refused(void **state)
+{
+	struct envelope_input input = make_input("value", 5);
+	struct envelope_buffer buffer;
+	struct envelope_view view;
+	char plain[5] = "-----";
+
+	(void)state;
+	for (unsigned char algorithm = ENVELOPE_LZ4; algorithm <= ENVELOPE_ZSTD; algorithm++) {
+		assert_int_equal(envelope_encode(&input, NULL, &buffer), RSHM_OK);
+		((unsigned char *)buffer.bytes)[5] = algorithm;
+		mend_checksum(&buffer);
+		assert_int_equal(envelope_open(buffer.bytes, buffer.length, "the key", 7, &view), RSHM_OK);
+		assert_int_equal(envelope_payload(&view, plain, sizeof plain), RSHM_E_FORMAT);
+		assert_memory_equal(plain, "-----", 5);
+		envelope_buffer_fini(&buffer);
+	}
+}
+#endif
+
+static void envelope_carries_tags_and_flags(void **state)
+{
+	uint64_t epochs[ENVELOPE_TAGS_MAX];
+	struct envelope_input input = make_input("value", 5);
+	struct envelope_buffer buffer;
+	struct envelope_view view;
+
+	(void)state;
+	for (size_t i = 0; i < ENVELOPE_TAGS_MAX; i++)
+		epochs[i] = 0x0101010101010101u * i + 7;
+	input.tag_epochs = epochs;
+	for (uint16_t count = 0; count <= ENVELOPE_TAGS_MAX; count++) {
+		char plain[5];
+
+		input.tag_count = count;
+		input.flags = count % 2 ? ENVELOPE_FLAG_TOMBSTONE : 0;
+		assert_int_equal(envelope_encode(&input, NULL, &buffer), RSHM_OK);
+		assert_int_equal(buffer.length, ENVELOPE_HEAD_BYTES + 8u * count + 7 + 4 + 5);
+		assert_int_equal(envelope_open(buffer.bytes, buffer.length, "the key", 7, &view), RSHM_OK);
+		assert_int_equal(view.head.tag_count, count);
+		assert_int_equal(view.head.flags, input.flags);
+		assert_int_equal(envelope_key_offset(&view.head), ENVELOPE_HEAD_BYTES + 8u * count);
+		for (size_t i = 0; i < count; i++)
+			assert_int_equal(envelope_tag_epoch(&view, i), epochs[i]);
+		assert_memory_equal(view.metadata, "meta", 4);
+		assert_int_equal(envelope_payload(&view, plain, 5), RSHM_OK);
+		assert_memory_equal(plain, "value", 5);
+		envelope_buffer_fini(&buffer);
+	}
+	input.tag_count = ENVELOPE_TAGS_MAX + 1;
+	assert_int_equal(envelope_encode(&input, NULL, &buffer), RSHM_E_TOOBIG);
+	input.tag_count = 1;
+	input.flags = 2;
+	assert_int_equal(envelope_encode(&input, NULL, &buffer), RSHM_E_INVALID);
+	assert_null(buffer.bytes);
+}
+
+/* A head that promises more tags, or fewer, than there are moves key and lengths: no look beyond the end. */
+static void envelope_refuses_tag_counts_that_lie_under_a_right_checksum(void **state)
+{
+	uint64_t epochs[2] = {1, 2};
+	struct envelope_input input = make_input("value", 5);
+	struct envelope_buffer buffer;
+	struct envelope_view view;
+
+	(void)state;
+	input.tag_epochs = epochs;
+	input.tag_count = 2;
+	assert_int_equal(envelope_encode(&input, NULL, &buffer), RSHM_OK);
+	for (unsigned count = 0; count <= ENVELOPE_TAGS_MAX + 1; count++) {
+		int expected = count == 2 ? RSHM_OK : count <= ENVELOPE_TAGS_MAX ? RSHM_E_CORRUPT : RSHM_E_FORMAT;
+
+		((unsigned char *)buffer.bytes)[44] = (unsigned char)count;
+		mend_checksum(&buffer);
+		assert_int_equal(envelope_open(buffer.bytes, buffer.length, NULL, 0, &view), expected);
+	}
+	envelope_buffer_fini(&buffer);
+}
+
+/* Any bits flipped anywhere: the value as it was, or an error, never a crash and never other bytes. */
+static void envelope_gives_the_right_bytes_or_none_whatever_is_flipped(void **state)
+{
+	unsigned char value[600], plain[600], copy[1000], *noise = make_noise(200000);
+	uint64_t epochs[3] = {5, 6, 7};
+	struct envelope_input input = make_input(value, sizeof value);
+	const struct envelope_compression *choices[] = {NULL, &lz4_always, &zstd_always};
+	size_t at = 0, refused = 0;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof value; i++)
+		value[i] = "eeettaoin \n"[noise[i] % 11];
+	input.tag_epochs = epochs;
+	input.tag_count = 3;
+	for (size_t round = 0; round < 15000; round++) {
+		struct envelope_buffer buffer;
+		struct envelope_view view;
+		int status;
+
+		assert_int_equal(envelope_encode(&input, choices[round % 3], &buffer), RSHM_OK);
+		assert_true(buffer.length <= sizeof copy);
+		memcpy(copy, buffer.bytes, buffer.length);
+		for (size_t flips = 0; flips <= round % 4; flips++, at += 3)
+			copy[(noise[at] | (size_t)noise[at + 1] << 8) % buffer.length] ^= 1u << noise[at + 2] % 8;
+		status = envelope_open(copy, buffer.length, "the key", 7, &view);
+		if (status == RSHM_OK)
+			status = envelope_payload(&view, plain, sizeof plain);
+		if (status == RSHM_OK)
+			assert_memory_equal(plain, value, sizeof value);
+		refused += status != RSHM_OK;
+		envelope_buffer_fini(&buffer);
+	}
+	assert_in_range(refused, 10000, 14999);
+	free(noise);
 }
 
 static void envelope_touch_changes_the_expiry_and_nothing_else(void **state)
@@ -447,11 +611,45 @@ static void envelope_has_these_bytes(void **state)
 	envelope_buffer_fini(&buffer);
 }
 
+/* As above, of a tombstone with two tags. */
+static void envelope_with_tags_has_these_bytes(void **state)
+{
+	static const unsigned char golden[] = {
+		'R', 'P', 'T', 'E', 1, 0, 1, 0, /* magic, format, algorithm, flags */
+		1,   0,   0,   0,   0, 0, 0, 0, /* version */
+		2,   0,   0,   0,   0, 0, 0, 0, /* created */
+		0,   0,   0,   0,   0, 0, 0, 0, /* sizes */
+		3,   0,   0,   0,   0, 0, 0, 0, /* writer, dictionary */
+		1,   0,   0,   0,   2, 0, 0, 0, /* key, metadata, tags, reserved */
+		0,   0,   0,   0,   0, 0, 0, 0, /* expiry */
+		0,   0,   0,   0,   0, 0, 0, 0, /* bucket */
+	};
+	static const unsigned char body[] = {8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0, 0, 0, 0, 0, 0, 'k'};
+	uint64_t epochs[] = {0x0102030405060708, 9};
+	struct envelope_input input = {.key = "k",
+				       .key_len = 1,
+				       .created_ms = 2,
+				       .version = 1,
+				       .writer_id = 3,
+				       .flags = ENVELOPE_FLAG_TOMBSTONE,
+				       .tag_count = 2,
+				       .tag_epochs = epochs};
+	struct envelope_buffer buffer;
+
+	(void)state;
+	assert_int_equal(envelope_encode(&input, NULL, &buffer), RSHM_OK);
+	assert_int_equal(buffer.length, ENVELOPE_HEAD_BYTES + sizeof body);
+	assert_memory_equal(buffer.bytes, golden, sizeof golden);
+	assert_memory_equal((unsigned char *)buffer.bytes + ENVELOPE_HEAD_BYTES, body, sizeof body);
+	envelope_buffer_fini(&buffer);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(envelope_returns_what_was_put_in),
 		cmocka_unit_test(envelope_has_these_bytes),
+		cmocka_unit_test(envelope_with_tags_has_these_bytes),
 		cmocka_unit_test(envelope_carries_twenty_mebibytes),
 		cmocka_unit_test(envelope_accepts_the_longest_key_and_metadata_and_refuses_longer),
 		cmocka_unit_test(envelope_refuses_every_changed_byte_but_those_of_the_expiry),
@@ -459,10 +657,18 @@ int main(void)
 		cmocka_unit_test(envelope_refuses_another_key),
 		cmocka_unit_test(envelope_refuses_newer_formats_by_a_code_of_their_own),
 		cmocka_unit_test(envelope_refuses_sizes_that_lie_under_a_right_checksum),
-		cmocka_unit_test(envelope_survives_payloads_of_garbage),
 		cmocka_unit_test(envelope_compresses_only_above_the_threshold),
 		cmocka_unit_test(envelope_auto_takes_lz4_up_to_100_kib_and_zstd_above),
+#if RIPTIDE_COMPRESSION
 		cmocka_unit_test(envelope_compresses_exactly_when_less_than_nine_tenths_are_left),
+		cmocka_unit_test(envelope_takes_the_level_of_each_call),
+		cmocka_unit_test(envelope_survives_payloads_of_garbage),
+#else
+		cmocka_unit_test(envelope_of_a_compressing_program_opens_but_its_value_is_refused),
+#endif
+		cmocka_unit_test(envelope_carries_tags_and_flags),
+		cmocka_unit_test(envelope_refuses_tag_counts_that_lie_under_a_right_checksum),
+		cmocka_unit_test(envelope_gives_the_right_bytes_or_none_whatever_is_flipped),
 		cmocka_unit_test(envelope_touch_changes_the_expiry_and_nothing_else),
 		cmocka_unit_test(expiry_buckets_are_a_second_wide_below_an_hour_and_a_minute_above),
 	};

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -192,7 +193,9 @@ static void the_longest_of_everything_fits(void **state)
 		"0123456789012345678901234567890123456789012345678901234567890123", UINT32_MAX};
 	unsigned char bytes[400] = {0};
 	struct store_name name = make_name(bytes, sizeof bytes);
+	struct keys_pattern pattern;
 	struct keys_redis key;
+	size_t key_at;
 
 	(void)state;
 	name.tenant = "0123456789012345678901234567890123456789012345678901234567890123";
@@ -201,6 +204,11 @@ static void the_longest_of_everything_fits(void **state)
 	assert_int_equal(keys_options_check(&options), RSHM_OK);
 	assert_int_equal(keys_redis(&options, &name, &key), RSHM_OK);
 	assert_true(key.length <= KEYS_REDIS_MAX);
+	assert_int_equal(keys_redis_pattern(&options, &name, &pattern), RSHM_OK);
+	assert_true(pattern.length <= KEYS_PATTERN_MAX);
+	assert_int_equal(keys_redis_form(&options, &name, key.bytes, key.length, &key_at), KEYS_PLAIN);
+	assert_int_equal(key.length - key_at, sizeof bytes);
+	assert_int_equal(keys_redis_tenant(&options, name.tenant, &key), RSHM_OK);
 }
 
 static void prefixes_with_braces_are_refused(void **state)
@@ -219,6 +227,123 @@ static void prefixes_with_braces_are_refused(void **state)
 	assert_int_equal(keys_options_check(&(struct keys_options){"a", 0}), RSHM_E_INVALID);
 }
 
+/* Whether the pattern of this prefix is these characters. */
+static void assert_pattern(struct store_name name, const void *prefix, size_t prefix_len, const char *text,
+			   size_t length)
+{
+	struct keys_pattern pattern;
+
+	name.key = prefix;
+	name.key_len = prefix_len;
+	assert_int_equal(keys_redis_pattern(&defaults, &name, &pattern), RSHM_OK);
+	assert_int_equal(pattern.length, length);
+	assert_memory_equal(pattern.bytes, text, length);
+}
+
+static void pattern_lets_the_prefix_and_every_hash_pass(void **state)
+{
+#define TEXT(text) text, sizeof(text) - 1
+	struct store_name name = make_name(NULL, 0);
+	char expected[KEYS_PATTERN_MAX] = "riptide:v1:{shop.0}:7:c[#:]";
+	unsigned char prefix[402];
+	size_t length = strlen(expected);
+
+	(void)state;
+	name.tenant = "shop";
+	assert_pattern(name, NULL, 0, TEXT("riptide:v1:{shop.0}:7:c[#:]*"));
+	assert_pattern(name, TEXT("a:\xff"), TEXT("riptide:v1:{shop.0}:7:c[#:][0-9a-fa][0-9a-f:][0-9a-f\xff]*"));
+	/* What means something in a pattern or a class of one. */
+	assert_pattern(name, TEXT("*?[]^-\\\0"),
+		       TEXT("riptide:v1:{shop.0}:7:c[#:]?????"
+			    "???*"));
+	/* A hash has 64 digits: what is beyond is not looked at. */
+	memset(prefix, 'k', sizeof(prefix));
+	for (int i = 0; i < 64; i++, length += 9)
+		memcpy(expected + length, "[0-9a-fk]", 9);
+	expected[length++] = '*';
+	assert_pattern(name, prefix, 64, expected, length);
+	assert_pattern(name, prefix, 400, expected, length);
+	assert_pattern(name, prefix, 401, TEXT("riptide:v1:{shop.0}:7:c#*"));
+	name.shards = 2;
+	assert_pattern(name, NULL, 0, TEXT("riptide:v1:{shop.*}:7:c[#:]*"));
+#undef TEXT
+}
+
+static void patterns_of_impossible_namespaces_are_refused(void **state)
+{
+	static const char *const tenants[] = {"", "A", "a*", "a{", NULL};
+	struct store_name name = make_name(NULL, 0);
+	unsigned char prefix[1] = {0};
+	struct keys_pattern pattern;
+	struct keys_redis key;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof tenants / sizeof *tenants; i++) {
+		name.tenant = tenants[i];
+		assert_int_equal(keys_redis_pattern(&defaults, &name, &pattern), RSHM_E_INVALID);
+		assert_int_equal(keys_redis_tenant(&defaults, tenants[i], &key), RSHM_E_INVALID);
+	}
+	name = make_name(prefix, RSHM_KEY_MAX + 1);
+	assert_int_equal(keys_redis_pattern(&defaults, &name, &pattern), RSHM_E_TOOBIG);
+	name = make_name(NULL, 1);
+	assert_int_equal(keys_redis_pattern(&defaults, &name, &pattern), RSHM_E_INVALID);
+	name = make_name(prefix, 1);
+	name.generation = 0;
+	assert_int_equal(keys_redis_pattern(&defaults, &name, &pattern), RSHM_E_INVALID);
+}
+
+static void form_of_a_redis_key_is_told_within_its_namespace_only(void **state)
+{
+	static const struct {
+		const char *text;
+		enum keys_form form;
+	} cases[] = {
+		{"riptide:v1:{shop.0}:7:c:key", KEYS_PLAIN},
+		{"riptide:v1:{shop.63}:7:c:", KEYS_PLAIN},
+		{"riptide:v1:{shop.0}:7:c#key", KEYS_HASHED},
+		{"riptide:v1:{shop.0}:7:c#", KEYS_HASHED},
+		{"riptide:v1:{shop.0}:7:c", KEYS_FOREIGN},
+		{"riptide:v1:{shop.0}:7:cc:key", KEYS_FOREIGN},
+		{"riptide:v1:{shop.0}:7:s:key", KEYS_FOREIGN},
+		{"riptide:v1:{shop.0}:70:c:key", KEYS_FOREIGN},
+		{"riptide:v1:{shop.0}:8:c:7:c:key", KEYS_FOREIGN},
+		{"riptide:v1:{shop.0}:8:c:}:7:c:key", KEYS_FOREIGN},
+		{"riptide:v1:{shop.x}:7:c:key", KEYS_FOREIGN},
+		{"riptide:v1:{shop2.0}:7:c:key", KEYS_FOREIGN},
+		{"riptide:v2:{shop.0}:7:c:key", KEYS_FOREIGN},
+		{"riptide:v1:{shop.", KEYS_FOREIGN},
+		{"riptide:v1:{shop.0", KEYS_FOREIGN},
+		{"riptide:v1:{shop.0}:n", KEYS_FOREIGN},
+		{"", KEYS_FOREIGN},
+	};
+	struct store_name name = make_name(NULL, 0);
+
+	(void)state;
+	name.tenant = "shop";
+	name.generation = 7;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		size_t length = strlen(cases[i].text), key_at = 0;
+		/* Of exactly that length, so that a sanitizer sees what is read beyond. */
+		char *text = malloc(length + 1);
+
+		memcpy(text + 1, cases[i].text, length);
+		assert_int_equal(keys_redis_form(&defaults, &name, text + 1, length, &key_at), cases[i].form);
+		if (cases[i].form != KEYS_FOREIGN)
+			assert_true(cases[i].text[key_at - 1] == (cases[i].form == KEYS_PLAIN ? ':' : '#'));
+		free(text);
+	}
+}
+
+static void namespace_of_a_tenant_has_a_key_in_its_first_shard(void **state)
+{
+	struct keys_redis key;
+
+	(void)state;
+	assert_int_equal(keys_redis_tenant(&defaults, "shop", &key), RSHM_OK);
+	assert_int_equal(key.length, strlen("riptide:v1:{shop.0}:n"));
+	assert_memory_equal(key.bytes, "riptide:v1:{shop.0}:n", key.length);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -232,6 +357,10 @@ int main(void)
 		cmocka_unit_test(names_that_cannot_be_are_refused),
 		cmocka_unit_test(the_longest_of_everything_fits),
 		cmocka_unit_test(prefixes_with_braces_are_refused),
+		cmocka_unit_test(pattern_lets_the_prefix_and_every_hash_pass),
+		cmocka_unit_test(patterns_of_impossible_namespaces_are_refused),
+		cmocka_unit_test(form_of_a_redis_key_is_told_within_its_namespace_only),
+		cmocka_unit_test(namespace_of_a_tenant_has_a_key_in_its_first_shard),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,9 +13,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <lmdb.h>
 #include <uv.h>
 
 #include "agent/base/clock.h"
@@ -258,6 +260,78 @@ __attribute__((unused)) static unsigned char *make_noise(size_t length, uint64_t
 		bytes[i] = (unsigned char)state;
 	}
 	return bytes;
+}
+
+/*
+ * Another process takes LMDB's writer lock: our writer waits. It writes a byte when it has it, and lets go
+ * at end of file.
+ */
+__attribute__((unused)) static pid_t hold_writer(struct fixture *f, int *ret_release)
+{
+	int ready[2], release[2];
+	char byte;
+	pid_t child;
+
+	assert_int_equal(pipe(ready), 0);
+	assert_int_equal(pipe(release), 0);
+	child = fork();
+	if (child == 0) {
+		MDB_env *mdb;
+		MDB_txn *txn;
+
+		close(release[1]);
+		if (mdb_env_create(&mdb) != 0 || mdb_env_open(mdb, f->path, MDB_NOTLS, 0600) != 0 ||
+		    mdb_txn_begin(mdb, NULL, 0, &txn) != 0 || write(ready[1], "x", 1) != 1)
+			_exit(1);
+		(void)!read(release[0], &byte, 1);
+		mdb_txn_abort(txn);
+		_exit(0);
+	}
+	close(release[0]);
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	*ret_release = release[1];
+	return child;
+}
+
+__attribute__((unused)) static void release_writer(pid_t child, int release)
+{
+	int status;
+
+	close(release);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
+/* Reopens the store; meanwhile, in table `name`: puts `value` under `key`, or under the table's last key if that is NULL. */
+__attribute__((unused)) static void fixture_overwrite(struct fixture *f, const char *name, const void *key,
+						      size_t key_len, const void *bytes, size_t length)
+{
+	MDB_val lmdb_key = {.mv_size = key_len}, value = {.mv_size = length}, old;
+	MDB_cursor *cursor;
+	MDB_env *mdb;
+	MDB_txn *txn;
+	MDB_dbi table;
+
+	fixture_close(f);
+	memcpy(&lmdb_key.mv_data, &key, sizeof key);
+	memcpy(&value.mv_data, &bytes, sizeof bytes);
+	assert_int_equal(mdb_env_create(&mdb), 0);
+	assert_int_equal(mdb_env_set_maxdbs(mdb, 16), 0);
+	assert_int_equal(mdb_env_set_mapsize(mdb, 1 << 30), 0);
+	assert_int_equal(mdb_env_open(mdb, f->path, 0, 0600), 0);
+	assert_int_equal(mdb_txn_begin(mdb, NULL, 0, &txn), 0);
+	assert_int_equal(mdb_dbi_open(txn, name, 0, &table), 0);
+	if (key == NULL) {
+		assert_int_equal(mdb_cursor_open(txn, table, &cursor), 0);
+		assert_int_equal(mdb_cursor_get(cursor, &lmdb_key, &old, MDB_LAST), 0);
+		mdb_cursor_close(cursor);
+	}
+	assert_int_equal(mdb_put(txn, table, &lmdb_key, &value, 0), 0);
+	assert_int_equal(mdb_txn_commit(txn), 0);
+	mdb_env_close(mdb);
+	fixture_open(f);
 }
 
 #endif

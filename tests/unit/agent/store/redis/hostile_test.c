@@ -111,22 +111,28 @@ static int without(void **state)
 	return 0;
 }
 
-/* One GET against the attack: its status, and how many connections were dropped as liars. */
-static int attack(struct fixture *f, const char *bytes, size_t length, uint64_t patience_ms,
-		  uint64_t *ret_protocol_errors)
+/* One read against the attack: its status, and how many connections were dropped as liars. */
+static int attack_on(struct fixture *f, enum store_op op, const char *bytes, size_t length, uint64_t patience_ms,
+		     uint64_t *ret_protocol_errors)
 {
 	struct peer peer = {.attack = bytes, .attack_length = length};
 	struct call call = {.answers = 0};
 	int status;
 
 	peer_start(f, &peer);
-	call_start(f, &call, STORE_GET, "k", 1, patience_ms);
+	call_start(f, &call, op, "k", 1, patience_ms);
 	status = call_wait(f, &call);
 	fixture_run_for(f, 6);
 	*ret_protocol_errors = fixture_metric(f, STORE_REDIS_PROTOCOL_ERRORS);
 	peer_stop(f, &peer);
 	call_fini(&call);
 	return status;
+}
+
+static int attack(struct fixture *f, const char *bytes, size_t length, uint64_t patience_ms,
+		  uint64_t *ret_protocol_errors)
+{
+	return attack_on(f, STORE_GET, bytes, length, patience_ms, ret_protocol_errors);
 }
 
 static void impossible_answers_drop_the_connection(void **state)
@@ -175,6 +181,101 @@ static void impossible_answers_drop_the_connection(void **state)
 		if (status != RSHM_E_BACKEND || errors != 1)
 			fail_msg("attack %zu: status %d, %u protocol errors", i, status, (unsigned)errors);
 	}
+}
+
+static void impossible_pages_drop_the_connection(void **state)
+{
+	static const char *const attacks[] = {
+		"*0\r\n",
+		"*-1\r\n",
+		"*1\r\n$1\r\n0\r\n",
+		"*3\r\n$1\r\n0\r\n*0\r\n*0\r\n",
+		"*2147483647\r\n",
+		"*2\r\n*0\r\n*0\r\n",
+		"*2\r\n:0\r\n*0\r\n",
+		"*2\r\n+0\r\n*0\r\n",
+		"*2\r\n$-1\r\n*0\r\n",
+		"*2\r\n-ERR\r\n*0\r\n",
+		"*2\r\n$0\r\n\r\n*0\r\n",
+		"*2\r\n$1\r\nx\r\n*0\r\n",
+		"*2\r\n$2\r\n-1\r\n*0\r\n",
+		"*2\r\n$21\r\n000000000000000000000\r\n*0\r\n",
+		"*2\r\n$30000000\r\n0",
+		"*2\r\n$1\r\n0\r\n$1\r\nx\r\n",
+		"*2\r\n$1\r\n0\r\n:1\r\n",
+		"*2\r\n$1\r\n0\r\n*-1\r\n",
+		"*2\r\n$1\r\n0\r\n*1\r\n:1\r\n",
+		"*2\r\n$1\r\n0\r\n*1\r\n$-1\r\n",
+		"*2\r\n$1\r\n0\r\n*1\r\n*0\r\n",
+		"*2\r\n$1\r\n0\r\n*1\r\n*2\r\n$1\r\n0\r\n*0\r\n",
+		"*2\r\n$1\r\n0\r\n*1\r\n+name\r\n",
+		"*2\r\n$1\r\n0\r\n*2147483647\r\n$30000000\r\nab",
+		"$1\r\n0\r\n",
+		":0\r\n",
+		"+OK\r\n",
+	};
+
+	for (size_t i = 0; i < sizeof(attacks) / sizeof(attacks[0]); i++) {
+		uint64_t errors = 0;
+		int status = attack_on(*state, STORE_LIST, attacks[i], strlen(attacks[i]), 5000, &errors);
+
+		if (status != RSHM_E_BACKEND || errors != 1)
+			fail_msg("attack %zu: status %d, %u protocol errors", i, status, (unsigned)errors);
+	}
+}
+
+static void page_of_more_than_the_limit_is_refused_however_small_its_names(void **state)
+{
+	static const char head[] = "*2\r\n$1\r\n0\r\n*1000000\r\n";
+	struct fixture *f = *state;
+	const size_t count = 300000, length = sizeof(head) - 1 + count * 6;
+	char *bytes = malloc(length + 1), *to = bytes + sizeof(head) - 1;
+	uint64_t errors = 0;
+
+	f->config.envelope_max = 1u << 20;
+	strcpy(bytes, head);
+	for (size_t i = 0; i < count; i++, to += 6)
+		memcpy(to, "$0\r\n\r\n", 6);
+	assert_int_equal(attack_on(f, STORE_LIST, bytes, length, 5000, &errors), RSHM_E_BACKEND);
+	assert_int_equal(errors, 1);
+	free(bytes);
+}
+
+static void names_that_cannot_be_are_left_out(void **state)
+{
+	static const char bytes[] = "*2\r\n$20\r\n18446744073709551615\r\n*7\r\n"
+				    "$0\r\n\r\n"
+				    "$1\r\n{\r\n"
+				    "$20\r\nriptide:v1:{t1.0}:1:\r\n"
+				    "$21\r\nriptide:v1:{t1.0}:1:c\r\n"
+				    "$22\r\nriptide:v1:{t1.0}:1:c:\r\n"
+				    "$27\r\nriptide:v1:{t1.99999}:1:c:k\r\n"
+				    "$23\r\nriptide:v1:{t1.0}:1:c:k\r\n";
+	struct fixture *f = *state;
+	struct peer peer = {.attack = bytes, .attack_length = sizeof(bytes) - 1};
+	struct call call = {.answers = 0};
+
+	peer_start(f, &peer);
+	call_start(f, &call, STORE_LIST, "k", 1, 5000);
+	assert_int_equal(call_wait(f, &call), RSHM_OK);
+	assert_int_equal(call.length, 3);
+	assert_memory_equal(call.bytes + 2, "k", 1);
+	assert_int_equal(call.request.cursor_len, 20);
+	assert_int_equal(fixture_metric(f, STORE_REDIS_PROTOCOL_ERRORS), 0);
+	peer_stop(f, &peer);
+	call_fini(&call);
+}
+
+static void half_page_then_silence_ends_with_the_deadline(void **state)
+{
+	static const char page[] = "*2\r\n$1\r\n0\r\n*2\r\n$1\r\na\r\n$2\r\nbc\r\n";
+	uint64_t errors = 0;
+
+	for (size_t length = 0; length < sizeof(page) - 1; length++) {
+		assert_int_equal(attack_on(*state, STORE_LIST, page, length, 50, &errors), RSHM_E_TIMEDOUT);
+		assert_int_equal(errors, 0);
+	}
+	assert_int_equal(attack_on(*state, STORE_LIST, page, sizeof(page) - 1, 5000, &errors), RSHM_OK);
 }
 
 static void endless_line_is_cut_off(void **state)
@@ -256,6 +357,35 @@ static void write_answered_with_nonsense_is_unknown(void **state)
 	call_start(f, &put, STORE_PUT, "k", 1, 1000);
 	assert_int_equal(call_wait(f, &put), RSHM_E_UNKNOWN);
 	peer_stop(f, &peer);
+}
+
+static void condition_answered_with_nonsense_is_unknown(void **state)
+{
+	static const char *const answers[] = {":1\r\n",
+					      "+OK\r\n",
+					      "$-1\r\n",
+					      "$0\r\n\r\n",
+					      "$1\r\nz\r\n",
+					      "$1\r\nc\r\n",
+					      "$2\r\ndd\r\n",
+					      "$12\r\nc00000000000\r\n",
+					      "$14\r\nt0000000000000\r\n",
+					      "*2\r\n$1\r\n0\r\n*0\r\n"};
+	unsigned char envelope[ENVELOPE_HEAD_BYTES] = {0};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+		struct peer peer = {.attack = answers[i], .attack_length = strlen(answers[i])};
+		struct call put = {.request = {.condition = STORE_IF_ABSENT,
+					       .envelope = envelope,
+					       .envelope_len = sizeof(envelope)}};
+
+		peer_start(f, &peer);
+		call_start(f, &put, STORE_PUT, "k", 1, 1000);
+		assert_int_equal(call_wait(f, &put), RSHM_E_UNKNOWN);
+		assert_int_equal(fixture_metric(f, STORE_REDIS_PROTOCOL_ERRORS), 1);
+		peer_stop(f, &peer);
+	}
 }
 
 static int answer_to_put(struct fixture *f, const char *answer)
@@ -362,21 +492,48 @@ static void noise_of_all_kinds_does_no_harm(void **state)
 	}
 }
 
+/* A page in which some bytes are others. */
+static void damaged_pages_do_no_harm(void **state)
+{
+	static const char page[] = "*2\r\n$2\r\n17\r\n*3\r\n$23\r\nriptide:v1:{t1.0}:1:c:k\r\n$1\r\na\r\n"
+				   "$23\r\nriptide:v1:{t1.0}:1:c#x\r\n";
+	uint64_t random = 88172645463325252ull, errors = 0;
+	char bytes[sizeof(page) - 1];
+
+	((struct fixture *)*state)->config.connect_grace_ms = 50;
+	for (int i = 0; i < 200; i++) {
+		memcpy(bytes, page, sizeof(bytes));
+		for (int k = 0; k <= i % 3; k++) {
+			random ^= random << 13;
+			random ^= random >> 7;
+			random ^= random << 17;
+			bytes[random % sizeof(bytes)] = "$*:+-0123456789\r\n"[random / 256 % 17];
+		}
+		(void)attack_on(*state, STORE_LIST, bytes, sizeof(bytes), 50, &errors);
+	}
+}
+
 int main(void)
 {
 #define HOSTILE_TEST(name) cmocka_unit_test_setup_teardown(name, prepare, without)
 	const struct CMUnitTest tests[] = {
 		HOSTILE_TEST(impossible_answers_drop_the_connection),
+		HOSTILE_TEST(impossible_pages_drop_the_connection),
+		HOSTILE_TEST(page_of_more_than_the_limit_is_refused_however_small_its_names),
+		HOSTILE_TEST(names_that_cannot_be_are_left_out),
+		HOSTILE_TEST(half_page_then_silence_ends_with_the_deadline),
 		HOSTILE_TEST(endless_line_is_cut_off),
 		HOSTILE_TEST(extra_answer_drops_the_connection_but_not_the_value_before_it),
 		HOSTILE_TEST(unsolicited_answer_never_reaches_a_later_request),
 		HOSTILE_TEST(half_answer_then_silence_ends_with_the_deadline),
 		HOSTILE_TEST(half_answer_then_end_is_retried_and_retryable),
 		HOSTILE_TEST(write_answered_with_nonsense_is_unknown),
+		HOSTILE_TEST(condition_answered_with_nonsense_is_unknown),
 		HOSTILE_TEST(each_error_of_the_server_has_its_meaning),
 		HOSTILE_TEST(lying_greeting_never_makes_a_connection_ready),
 		HOSTILE_TEST(pipeline_never_holds_more_than_it_may),
 		HOSTILE_TEST(noise_of_all_kinds_does_no_harm),
+		HOSTILE_TEST(damaged_pages_do_no_harm),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
