@@ -85,6 +85,9 @@ static int open_tenants(struct agent *a, char *error, size_t error_len)
 			.stale_limit_ms = c->coherence.stale_limit_ms,
 			.ttl_jitter_percent = c->cache.ttl_jitter_percent,
 			.stale_policy = (enum rshm_policy)t->stale_policy,
+			.write_behind = t->write_mode == CONFIG_WRITE_BEHIND,
+			.eviction = (enum hot_policy)t->eviction_policy,
+			.negatives_max = c->cache.negative_entries_max,
 		};
 	}
 	if (status == RSHM_OK)
@@ -123,7 +126,20 @@ static struct serve_options serve_options(const struct config *c)
 		.target_ns = c->performance.target_cache_access_ms * 1000000,
 		.compression = {.choice = c->cache.enable_compression ? choices[c->cache.compression_algorithm]
 								      : ENVELOPE_CHOOSE_NONE,
-				.threshold = c->cache.compression_threshold_bytes},
+				.threshold = c->cache.compression_threshold_bytes,
+				.lz4_acceleration = (int)c->cache.lz4_acceleration,
+				.zstd_level = (int)c->cache.zstd_level},
+		.spill_read_bytes = c->spill.read_bytes,
+		.warm_at_start = c->cache.enable_warming,
+		.warming_batch = c->cache.warming_batch_size,
+		.warming_keys_per_second = c->warming.keys_per_second,
+		.hot_set_max = c->warming.hot_set_max,
+		.dictionary_samples_min = c->dictionary.train_samples_min,
+		.dictionary_sample_bytes = c->dictionary.sample_bytes,
+		.dictionary_bytes = (uint32_t)c->dictionary.size_bytes,
+		.dictionary_auto_train = c->dictionary.auto_train,
+		.dictionary_retrain_ms = c->dictionary.retrain_seconds * 1000,
+		.dictionary_refresh_ms = c->dictionary.refresh_seconds * 1000,
 	};
 }
 
@@ -177,12 +193,18 @@ static int start_workers(struct agent *a, char *error, size_t error_len)
 		.source = a->config->agent.backend == CONFIG_BACKEND_REDIS ? SOURCE_REDIS : SOURCE_EMBEDDED,
 		.hlc = &a->hlc,
 		.writer_id = randombytes_random(),
+		.dictionaries = a->dictionaries,
+		.sampler = a->sampler,
 		.open_store = stores_create,
+		.open_spill = stores_open_spill,
 		.channel_closed = admission_channel_closed,
 		.context = a,
 	};
+	snprintf(a->hot_set_path, sizeof(a->hot_set_path), "%s/hot", a->config->agent.state_dir);
+	status = lifecycle_prepare_dir(a->hot_set_path, error, error_len);
+	a->serve.options.hot_set_folder = a->hot_set_path;
 	a->workers = calloc(a->worker_count, sizeof(struct worker *));
-	if (!a->workers || !adoptions)
+	if (status == RSHM_OK && (!a->workers || !adoptions))
 		status = RSHM_E_NOMEM;
 	for (uint32_t i = 0; i < a->worker_count && status == RSHM_OK; i++)
 		status = worker_start(&a->serve, i, adoptions, adoption_count, &a->workers[i], error, error_len);
@@ -217,6 +239,7 @@ static int open_control(struct agent *a, char *error, size_t error_len)
 		.release = admission_release,
 		.report = report_hook,
 		.reload = reload_hook,
+		.dictionary = dictionary_hook,
 	};
 
 	/* Who may connect is decided by uid at attach; the mode only spares strangers the refusal. */
@@ -364,6 +387,8 @@ static void destroy(struct agent **agent, bool keep)
 	if (a->loop_open)
 		must(uv_loop_close(&a->loop) == 0);
 	free(a->workers);
+	dictionary_sampler_destroy(&a->sampler);
+	dictionary_registry_destroy(&a->dictionaries);
 	free(a->client_places);
 	tenant_registry_destroy(&a->tenants);
 	stores_close(a);
@@ -435,6 +460,8 @@ static int bring_up(struct agent *a, char *error, size_t error_len)
 		status = open_tenants(a, error, error_len);
 	if (status == RSHM_OK)
 		status = open_loop(a);
+	if (status == RSHM_OK)
+		status = dictionaries_open(a);
 	if (status == RSHM_OK) {
 		presence_begin(&a->presence, a->config->coherence.lease_ms);
 		status = start_workers(a, error, error_len);

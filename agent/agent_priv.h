@@ -16,21 +16,32 @@
 #define SOURCE_EMBEDDED 0u
 #define SOURCE_REDIS 1u
 
+/* Who replays the journal of which tenants. */
+struct journal_owner {
+	struct agent *agent;
+	uint32_t worker;
+};
+
+#define WORKERS_MAX 64u /* of agent.workers */
+
 struct agent {
 	/* set once */
 	const struct config_sources *sources;
 	struct config *config;
 	int lock_fd;
-	char control_path[256], doorbell_path[256], objects_path[256];
+	char control_path[256], doorbell_path[256], objects_path[256], hot_set_path[1100];
 	struct object_list *objects;
 	struct hot_budget budget;
 	struct hot_environment hot;
 	struct hlc hlc;
 	struct embedded_env *embedded; /* NULL with the redis backend */
 	struct tenant_registry *tenants;
+	struct dictionary_registry *dictionaries;
+	struct dictionary_sampler *sampler; /* NULL: off */
 	struct serve_environment serve;
 	struct worker **workers;
 	uint32_t worker_count;
+	struct journal_owner journal_owners[WORKERS_MAX];
 	/* main loop */
 	uv_loop_t loop;
 	bool loop_open;
@@ -51,7 +62,9 @@ struct agent {
 /* stores.c */
 int stores_open(struct agent *agent, char *error, size_t error_len);
 int stores_number_tenants(struct agent *agent, char *error, size_t error_len);
-int stores_create(void *agent, uv_loop_t *loop, struct store **ret, char *error, size_t error_len);
+int stores_create(void *agent, uint32_t worker, uv_loop_t *loop, struct store **ret, char *error, size_t error_len);
+int stores_open_spill(void *agent, uint32_t worker, uv_loop_t *loop, struct spill **ret, char *error,
+		      size_t error_len);
 void stores_close(struct agent *agent);
 
 /* admission.c: hooks of the control plane, and the ends of channels */
@@ -63,6 +76,11 @@ void admission_channel_closed(void *agent, uid_t uid, uint32_t figures_index); /
 
 /* report.c */
 void report_hook(void *agent, uint16_t op, control_text_fn *done, void *done_context);
+
+/* dictionaries.c */
+int dictionaries_open(struct agent *agent);
+void dictionary_hook(void *agent, const struct control_dictionary *request, control_text_fn *done,
+		     void *done_context);
 
 /* reload.c */
 void reload_hook(void *agent, control_text_fn *done, void *done_context);

@@ -28,7 +28,14 @@ enum config_compression {
 	CONFIG_COMPRESSION_AUTO,
 	CONFIG_COMPRESSION_NONE
 };
-enum config_eviction { CONFIG_EVICTION_LRU };
+enum config_eviction {
+	CONFIG_EVICTION_LRU,
+	CONFIG_EVICTION_LFU,
+	CONFIG_EVICTION_TTL,
+	CONFIG_EVICTION_RANDOM,
+	CONFIG_EVICTION_S3FIFO
+};
+enum config_write_mode { CONFIG_WRITE_THROUGH, CONFIG_WRITE_BEHIND };
 enum config_stale { CONFIG_STALE_MISS, CONFIG_STALE_STALE, CONFIG_STALE_ERROR };
 
 /* A `tenant "name" { ... }` section, or the tenant "default", which always exists. */
@@ -41,7 +48,9 @@ struct config_tenant {
 	size_t uids_count, gids_count;
 	uint64_t memory_bytes, default_ttl_seconds; /* the latter from cache.* unless set */
 	enum config_stale stale_policy;             /* from coherence.* unless set */
-	struct config_origin *origins;              /* private */
+	enum config_write_mode write_mode;          /* from cache.* unless set, as the next */
+	enum config_eviction eviction_policy;
+	struct config_origin *origins; /* private */
 };
 
 struct config {
@@ -84,8 +93,32 @@ struct config {
 		enum config_compression compression_algorithm;
 		enum config_eviction eviction_policy;
 		uint64_t max_memory_bytes /* 0 = half of what is free in /dev/shm at start */, segment_initial_bytes;
-		uint32_t reinsert_ratio_percent, ttl_jitter_percent;
+		uint32_t reinsert_ratio_percent, ttl_jitter_percent, negative_entries_max, warming_batch_size;
+		uint32_t zstd_level, lz4_acceleration;
+		enum config_write_mode write_mode;
+		bool enable_warming;
 	} cache;
+	struct {
+		char *path; /* never empty after loading */
+		enum config_sync sync;
+		uint64_t sync_interval_ms, max_bytes, flush_bytes, flush_interval_ms, segment_bytes;
+		uint32_t max_records, flush_records, flush_window;
+		uint64_t max_replay_age_seconds;
+	} behind;
+	struct {
+		bool enabled, keep;
+		char *path; /* never empty after loading */
+		uint64_t max_bytes, read_bytes;
+	} spill;
+	struct {
+		uint32_t hot_set_max, keys_per_second;
+	} warming;
+	struct {
+		bool enabled, auto_train;
+		uint64_t size_bytes, sample_bytes;
+		uint32_t train_samples_min;
+		uint64_t retrain_seconds, refresh_seconds;
+	} dictionary;
 	struct {
 		uint64_t max_age_ms, lease_ms, stale_limit_ms;
 		enum config_stale stale_policy;

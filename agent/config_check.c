@@ -8,6 +8,7 @@
 
 #include "agent/base/assert.h"
 #include "agent/config_priv.h"
+#include "agent/store/compress.h"
 #include "shm/msg.h"
 
 static struct config_origin *config_origin_by_name(const struct config *config, const char *name)
@@ -33,25 +34,31 @@ static int config_note_derived(struct config *config, const char *name, const ch
 	return config_origin_set(config_origin_by_name(config, name), CONFIG_FROM_DEFAULT, place);
 }
 
-static int config_derive_path(struct config *config)
+/* An empty path is a folder of state_dir. */
+static int config_derive_path(struct config *config, char **path, const char *folder, const char *option)
 {
-	size_t size = strlen(config->agent.state_dir) + sizeof("/store");
-	char *path;
+	size_t size = strlen(config->agent.state_dir) + strlen(folder) + 2;
+	char *derived;
 
-	if (config->embedded.path[0] != '\0')
+	if ((*path)[0] != '\0')
 		return RSHM_OK;
-	path = malloc(size);
-	if (path == NULL)
+	derived = malloc(size);
+	if (derived == NULL)
 		return RSHM_E_NOMEM;
-	snprintf(path, size, "%s/store", config->agent.state_dir);
-	free(config->embedded.path);
-	config->embedded.path = path;
-	return config_note_derived(config, "embedded.path", "agent.state_dir");
+	snprintf(derived, size, "%s/%s", config->agent.state_dir, folder);
+	free(*path);
+	*path = derived;
+	return config_note_derived(config, option, "agent.state_dir");
 }
 
 int config_derive(struct config *config)
 {
-	int status = config_derive_path(config);
+	int status = config_derive_path(config, &config->embedded.path, "store", "embedded.path");
+
+	if (status == RSHM_OK)
+		status = config_derive_path(config, &config->behind.path, "journal", "behind.path");
+	if (status == RSHM_OK)
+		status = config_derive_path(config, &config->spill.path, "spill", "spill.path");
 
 	if (status == RSHM_OK && !config_is_set(config, "agent.backend") && config_is_set(config, "redis.url")) {
 		config->agent.backend = CONFIG_BACKEND_REDIS;
@@ -72,7 +79,25 @@ int config_derive(struct config *config)
 		config->limits.tenant_staging_bytes = config->limits.worker_staging_bytes;
 		status = config_note_derived(config, "limits.tenant_staging_bytes", "limits.worker_staging_bytes");
 	}
+	if (status == RSHM_OK && !RIPTIDE_COMPRESSION && !config_is_set(config, "cache.compression_algorithm")) {
+		config->cache.compression_algorithm = CONFIG_COMPRESSION_NONE;
+		status = config_origin_set(config_origin_by_name(config, "cache.compression_algorithm"),
+					   CONFIG_FROM_DEFAULT, "this build has no compression");
+	}
 	return status;
+}
+
+/* The option that asks a build without compression for it, or NULL. */
+static const char *config_unbuilt_compression(const struct config *config)
+{
+	if (RIPTIDE_COMPRESSION || !config->cache.enable_compression)
+		return NULL;
+	if (config->cache.compression_algorithm != CONFIG_COMPRESSION_NONE)
+		return "cache.compression_algorithm";
+	return config_is_set(config, "cache.enable_compression") &&
+			       !config_is_set(config, "cache.compression_algorithm")
+		       ? "cache.enable_compression"
+		       : NULL;
 }
 
 static int config_refuse(const struct config *config, const char *name, const char *why, char *err, size_t err_size)
@@ -100,5 +125,9 @@ int config_check(const struct config *config, char *err, size_t err_size)
 		return config_refuse(config, "limits.tenant_staging_bytes",
 				     "is larger than limits.worker_staging_bytes; allowed is at most that", err,
 				     err_size);
+	if (config_unbuilt_compression(config) != NULL)
+		return config_refuse(config, config_unbuilt_compression(config),
+				     "this build has no compression; allowed is cache.compression_algorithm = none",
+				     err, err_size);
 	return RSHM_OK;
 }

@@ -23,7 +23,8 @@ static const char *const level_words[] = {"error", "warn", "info", "debug", NULL
 static const char *const format_words[] = {"auto", "text", "json", NULL};
 static const char *const sync_words[] = {"always", "interval", "none", NULL};
 static const char *const compression_words[] = {"lz4", "zstd", "auto", "none", NULL};
-static const char *const eviction_words[] = {"lru", NULL};
+static const char *const eviction_words[] = {"lru", "lfu", "ttl", "random", "s3fifo", NULL};
+static const char *const write_mode_words[] = {"through", "behind", NULL};
 static const char *const stale_words[] = {"miss", "stale", "error", NULL};
 
 static const struct config_option options[] = {
@@ -117,19 +118,95 @@ static const struct config_option options[] = {
 	{FIELD(cache, compression_threshold_bytes), .type = CONFIG_SIZE, .initial = "1K", RANGE(0, 1 * G),
 	 .environment = "CACHE_COMPRESSION_THRESHOLD_BYTES", .help = "Smaller values are stored as they are."},
 	{FIELD(cache, compression_algorithm), .type = CONFIG_WORD, .initial = "lz4", .words = compression_words,
-	 .environment = "CACHE_COMPRESSION_ALGORITHM", .help = "auto: lz4 up to 100 KiB, zstd above."},
-	{FIELD(cache, eviction_policy), .type = CONFIG_WORD, .initial = "lru", .words = eviction_words,
-	 .environment = "CACHE_EVICTION_POLICY", .help = "What leaves shared memory first when there is no room."},
+	 .environment = "CACHE_COMPRESSION_ALGORITHM",
+	 .help = "auto: lz4 up to 100 KiB, zstd above; zstd with a dictionary up to 16 KiB."},
+	{FIELD(cache, zstd_level), .type = CONFIG_COUNT, .initial = "3", RANGE(1, 19),
+	 .help = "How hard zstd tries. Each step packs a little more and takes longer; reading is as fast."},
+	{FIELD(cache, lz4_acceleration), .type = CONFIG_COUNT, .initial = "1", RANGE(1, 64),
+	 .help = "How much lz4 hurries. Each step is faster and packs less."},
+	{FIELD(cache, eviction_policy), .type = CONFIG_WORD, .live = true, .initial = "s3fifo",
+	 .words = eviction_words, .environment = "CACHE_EVICTION_POLICY",
+	 .help = "What leaves shared memory first when there is no room."},
+	{FIELD(cache, write_mode), .type = CONFIG_WORD, .initial = "through", .words = write_mode_words,
+	 .help = "Writes that do not say how: through (acknowledged by the store) or behind (acknowledged by the "
+		 "journal, stored a little later)."},
+	{FIELD(cache, negative_entries_max), .type = CONFIG_COUNT, .initial = "10000", RANGE(0, 100000000),
+	 .help = "Remembered absences of a tenant at most. 0: none are remembered."},
+	{FIELD(cache, enable_warming), .type = CONFIG_BOOL, .initial = "true", .environment = "CACHE_ENABLE_WARMING",
+	 .help = "Load the hot set of the last run at start, where shared memory itself could not be kept."},
+	{FIELD(cache, warming_batch_size), .type = CONFIG_COUNT, .initial = "100", RANGE(1, 10000),
+	 .environment = "CACHE_WARMING_BATCH_SIZE", .help = "Keys that are loaded at a time."},
 	{FIELD(cache, max_memory_bytes), .type = CONFIG_SIZE, .initial = "0", RANGE(0, 16 * T),
 	 .environment = "CACHE_MAX_MEMORY_BYTES",
 	 .help = "Shared memory of all tenants together. 0: half of what is free in /dev/shm at start."},
 	{FIELD(cache, segment_initial_bytes), .type = CONFIG_SIZE, .initial = "1M", RANGE(64 * K, 1 * G),
 	 .help = "Shared memory that a tenant begins with. It doubles up to the tenant's memory_bytes."},
-	{FIELD(cache, reinsert_ratio_percent), .type = CONFIG_COUNT, .initial = "100", RANGE(0, 1000),
+	{FIELD(cache, reinsert_ratio_percent), .type = CONFIG_COUNT, .initial = "300", RANGE(0, 1000),
 	 .help = "Bytes of used entries that are kept at most, per 100 bytes of new ones, when room is made."},
 	{FIELD(cache, ttl_jitter_percent), .type = CONFIG_COUNT, .initial = "0", RANGE(0, 50),
 	 .help = "Life times are shortened by a random part of up to this, so that entries that were "
 		 "written together do not expire together."},
+
+	{FIELD(behind, path), .type = CONFIG_PATH, .initial = "", RANGE(0, 1024),
+	 .help = "Folder of the write-behind journal. Empty: \"journal\" in agent.state_dir."},
+	{FIELD(behind, sync), .type = CONFIG_WORD, .initial = "interval", .words = sync_words,
+	 .help = "When the journal reaches the disk: always (before a write is acknowledged), interval, or none. All "
+		 "three survive the agent's death; the machine's, only always."},
+	{FIELD(behind, sync_interval_ms), .type = CONFIG_MS, .initial = "1000", RANGE(10, 600000),
+	 .help = "Time between two synchronisations with sync = interval."},
+	{FIELD(behind, max_bytes), .type = CONFIG_SIZE, .initial = "256M", RANGE(1 * M, 16 * T),
+	 .help = "Journal of one worker at most. When it is full, writes are told to retry."},
+	{FIELD(behind, max_records), .type = CONFIG_COUNT, .initial = "100000", RANGE(1, 100000000),
+	 .help = "Accepted writes of one worker that are not yet stored, at most."},
+	{FIELD(behind, flush_records), .type = CONFIG_COUNT, .initial = "1000", RANGE(1, 100000000),
+	 .help = "So many accepted writes are stored without waiting for flush_interval_ms."},
+	{FIELD(behind, flush_bytes), .type = CONFIG_SIZE, .initial = "1M", RANGE(1, 1 * T),
+	 .help = "So many bytes of them, likewise."},
+	{FIELD(behind, flush_interval_ms), .type = CONFIG_MS, .initial = "1000", RANGE(1, 3600000),
+	 .help = "How long an accepted write waits for others before it is stored."},
+	{FIELD(behind, flush_window), .type = CONFIG_COUNT, .initial = "128", RANGE(1, 65536),
+	 .help = "Writes on their way from the journal to the store at a time."},
+	{FIELD(behind, segment_bytes), .type = CONFIG_SIZE, .initial = "16M", RANGE(64 * K, 1 * G),
+	 .help = "Size of one journal file."},
+	{FIELD(behind, max_replay_age_seconds), .type = CONFIG_SECONDS, .initial = "3600", RANGE(60, 30 * DAY),
+	 .help = "Accepted writes that could not be stored for so long are set aside and reported. Deletes leave a "
+		 "mark in the store for the same time."},
+
+	{FIELD(spill, enabled), .type = CONFIG_BOOL, .initial = "true",
+	 .help = "Keep what leaves shared memory for lack of room on disk. Used with the Redis backend; the embedded "
+		 "store is on disk itself."},
+	{FIELD(spill, path), .type = CONFIG_PATH, .initial = "", RANGE(0, 1024),
+	 .help = "Folder of the spilled entries. Empty: \"spill\" in agent.state_dir."},
+	{FIELD(spill, max_bytes), .type = CONFIG_SIZE, .initial = "1G", RANGE(8 * M, 16 * T),
+	 .help = "Disk space of one worker's spilled entries; the oldest go first."},
+	{FIELD(spill, read_bytes), .type = CONFIG_SIZE, .initial = "16K", RANGE(0, 64 * M),
+	 .help = "Larger spilled values are read from disk once the server has confirmed their version; smaller ones "
+		 "are asked of the server, and read from disk only while it is away."},
+	{FIELD(spill, keep), .type = CONFIG_BOOL, .initial = "true",
+	 .help = "Keep them over a restart. Either way each is compared with the store before it is used."},
+
+	{FIELD(warming, hot_set_max), .type = CONFIG_COUNT, .initial = "100000", RANGE(0, 100000000),
+	 .help = "Keys of the hot set that are noted when stopping, to be loaded at the next start. 0: none."},
+	{FIELD(warming, keys_per_second), .type = CONFIG_COUNT, .initial = "5000", RANGE(1, 100000000),
+	 .help = "How fast the hot set of the last run is loaded at start."},
+
+	{FIELD(dictionary, enabled), .type = CONFIG_BOOL, .initial = "true",
+	 .help = "Write with zstd dictionaries where there are any, and sample values to train them from: those that "
+		 "are written with zstd or auto. What was written with one is read either way."},
+	{FIELD(dictionary, auto_train), .type = CONFIG_BOOL, .initial = "false",
+	 .help = "Train one for each tenant and content type as soon as there are enough samples. Otherwise "
+		 "riptidectl dict train does."},
+	{FIELD(dictionary, size_bytes), .type = CONFIG_SIZE, .initial = "112K", RANGE(1 * K, 112 * K),
+	 .help = "Size of a dictionary at most; it is no larger than a tenth of its samples either."},
+	{FIELD(dictionary, sample_bytes), .type = CONFIG_SIZE, .initial = "2M", RANGE(64 * K, 64 * M),
+	 .help = "Samples that are kept of one tenant and content type, of at most 16 such pairs."},
+	{FIELD(dictionary, train_samples_min), .type = CONFIG_COUNT, .initial = "500", RANGE(10, 1000000),
+	 .help = "So many samples are enough to train from; half of sample_bytes of large ones are, too."},
+	{FIELD(dictionary, retrain_seconds), .type = CONFIG_SECONDS, .initial = "604800", RANGE(0, 3650 * DAY),
+	 .help = "With auto_train a dictionary of that age gives way to one of newer samples. Old ones are kept in the "
+		 "backend, for entries may name them. 0: never."},
+	{FIELD(dictionary, refresh_seconds), .type = CONFIG_SECONDS, .initial = "60", RANGE(1, DAY),
+	 .help = "How often the backend is asked what other agents have trained or dropped."},
 
 	{FIELD(coherence, max_age_ms), .type = CONFIG_MS, .initial = "1000", RANGE(1, 3600000),
 	 .help = "How long a hot copy of a value from Redis is used before the server is asked again."},
@@ -196,6 +273,10 @@ static const struct config_option tenant_options[] = {
 		 "cache.max_memory_bytes."},
 	{TENANT_FIELD(default_ttl_seconds), .type = CONFIG_SECONDS, .inherits = "cache.default_ttl_seconds",
 	 RANGE(0, 3650 * DAY), .help = "As cache.default_ttl_seconds, for this tenant."},
+	{TENANT_FIELD(write_mode), .type = CONFIG_WORD, .inherits = "cache.write_mode", .words = write_mode_words,
+	 .help = "As cache.write_mode, for this tenant."},
+	{TENANT_FIELD(eviction_policy), .type = CONFIG_WORD, .live = true, .inherits = "cache.eviction_policy",
+	 .words = eviction_words, .help = "As cache.eviction_policy, for this tenant."},
 	{TENANT_FIELD(stale_policy), .type = CONFIG_WORD, .inherits = "coherence.stale_policy", .words = stale_words,
 	 .help = "As coherence.stale_policy, for this tenant."},
 };

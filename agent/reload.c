@@ -21,6 +21,21 @@ static void list_change(void *context, const struct config_change *change)
 		 change->before ? change->before : "(none)", change->after ? change->after : "(none)");
 }
 
+static void apply_eviction(struct agent *a, const struct config *fresh)
+{
+	a->config->cache.eviction_policy = fresh->cache.eviction_policy;
+	for (size_t i = 0; i < a->config->tenants_count; i++) {
+		struct config_tenant *now = &a->config->tenants[i];
+		const struct config_tenant *then = config_find_tenant(fresh, now->name);
+		const struct tenant *tenant = tenant_find(a->tenants, now->name);
+
+		if (!then || !tenant || then->eviction_policy == now->eviction_policy)
+			continue;
+		now->eviction_policy = then->eviction_policy;
+		worker_set_eviction(a->workers[tenant->worker], tenant, (enum hot_policy)then->eviction_policy);
+	}
+}
+
 /* The options whose table entry says `live`. */
 static void apply(struct agent *a, const struct config *fresh)
 {
@@ -28,6 +43,7 @@ static void apply(struct agent *a, const struct config *fresh)
 	a->config->log.format = fresh->log.format;
 	a->config->agent.shutdown_timeout_seconds = fresh->agent.shutdown_timeout_seconds;
 	log_setup(fresh->log.format, fresh->log.level);
+	apply_eviction(a, fresh);
 }
 
 void reload_hook(void *agent, control_text_fn *done, void *done_context)

@@ -29,6 +29,74 @@ static json_t *figures_json(const struct rshm_figures *f)
 			 number(f->hit_ns_p50), "hit_ns_p99", number(f->hit_ns_p99));
 }
 
+/* The key's bytes may be anything: other than printable ASCII is written \\xNN. */
+static json_t *key_json(const unsigned char *key, size_t length)
+{
+	char text[4 * EVICTION_KEY_BYTES + 1], *to = text;
+
+	for (size_t i = 0; i < length && i < EVICTION_KEY_BYTES; i++)
+		to += key[i] >= ' ' && key[i] < 127 && key[i] != '\\' ? sprintf(to, "%c", key[i])
+								      : sprintf(to, "\\x%02x", key[i]);
+	*to = '\0';
+	return json_string(text);
+}
+
+static json_t *evictions_json(const struct evictions_figures *f)
+{
+	json_t *reasons = json_object(), *recent = json_array();
+
+	for (int reason = 0; reason < EVICTION_REASONS; reason++)
+		json_object_set_new(
+			reasons, eviction_reason_name((enum eviction_reason)reason),
+			json_pack("{s:I s:I}", "count", number(f->count[reason]), "bytes", number(f->bytes[reason])));
+	for (uint32_t i = 0; i < f->recent_count; i++) {
+		const struct eviction *e = &f->recent[i];
+		json_t *entry = json_pack("{s:s s:I s:o s:I}", "reason", eviction_reason_name(e->reason), "bytes",
+					  number(e->bytes), "key", key_json(e->key, e->key_len), "ago_ms",
+					  number(clock_monotonic_ms() - e->evicted_at_ms));
+
+		if (e->idle_ms != EVICTION_IDLE_UNKNOWN)
+			json_object_set_new(entry, "idle_ms", json_integer(number(e->idle_ms)));
+		json_array_append_new(recent, entry);
+	}
+	return json_pack("{s:I s:I s:f s:f s:o s:o}", "total", number(f->total), "bytes", number(f->total_bytes),
+			 "per_second", f->rate, "idle_ms_average", f->idle_ms_average, "reasons", reasons, "recent",
+			 recent);
+}
+
+static void add_tenant_report(json_t *entry, const struct tenant_report *r)
+{
+	json_object_set_new(entry, "generation", json_integer(number(r->generation)));
+	json_object_set_new(entry, "unswept_generations", json_integer(number(r->unswept_generations)));
+	json_object_set_new(entry, "eviction_policy", json_string(policy_name(r->eviction)));
+	json_object_set_new(entry, "negative_entries", json_integer(number(r->negatives)));
+	json_object_set_new(entry, "tags_known", json_integer(number(r->tags_known)));
+	json_object_set_new(entry, "compression_ratio",
+			    json_real(r->plain_bytes ? (double)r->stored_bytes / (double)r->plain_bytes : 1.0));
+	json_object_set_new(entry, "dictionary_sets", json_integer(number(r->dictionary_sets)));
+	json_object_set_new(entry, "ops_per_second", json_real((double)r->operations_per_second_milli / 1000));
+	json_object_set_new(entry, "avg_access_time_us", json_real((double)r->hit_ns_mean / 1000));
+	json_object_set_new(entry, "hit_ns_p95", json_integer(number(r->hit_ns_p95)));
+	json_object_set_new(entry, "warming",
+			    json_pack("{s:b s:I s:I s:I s:I}", "running", r->warming, "loaded",
+				      number(r->warmed.loaded), "absent", number(r->warmed.absent), "failed",
+				      number(r->warmed.failed), "total", number(r->warmed.total)));
+	json_object_set_new(entry, "eviction_figures", evictions_json(&r->evictions));
+}
+
+/* Ids of those that values are written with; `riptidectl dict list` tells more. */
+static json_t *dictionaries_json(struct agent *a, const struct tenant *tenant)
+{
+	struct dictionary_info infos[DICTIONARY_REGISTRY_DEFAULT];
+	size_t count = dictionary_list(a->dictionaries, tenant->id, infos, DICTIONARY_REGISTRY_DEFAULT);
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < count && i < DICTIONARY_REGISTRY_DEFAULT; i++)
+		if (!infos[i].retired)
+			json_array_append_new(list, json_integer(infos[i].id));
+	return list;
+}
+
 static json_t *tenants_json(struct agent *a)
 {
 	struct rshm_figures *all = rshm_agent_tenants(a->presence.agent);
@@ -37,6 +105,7 @@ static json_t *tenants_json(struct agent *a)
 	for (size_t i = 0; i < tenant_count(a->tenants); i++) {
 		const struct tenant *tenant = tenant_at(a->tenants, i);
 		struct rshm_figures copy, *f = &copy;
+		struct tenant_report report;
 		json_t *entry;
 
 		rshm_copy_out(f, &all[i], sizeof(copy)); /* a worker may be writing them */
@@ -48,6 +117,9 @@ static json_t *tenants_json(struct agent *a)
 		json_object_set_new(entry, "used_bytes", json_integer(number(f->used_bytes)));
 		json_object_set_new(entry, "limit_bytes", json_integer(number(f->limit_bytes)));
 		json_object_set_new(entry, "evictions", json_integer(number(f->evictions)));
+		if (worker_tenant_report(a->workers[tenant->worker], tenant, &report))
+			add_tenant_report(entry, &report);
+		json_object_set_new(entry, "dictionaries", dictionaries_json(a, tenant));
 		json_array_append_new(list, entry);
 	}
 	return list;
@@ -86,24 +158,50 @@ static json_t *backend_json(const struct store_status *s)
 			 number(s->reconnects), "entries", number(s->entries), "bytes", number(s->bytes));
 }
 
+static json_t *spill_json(const struct spill_figures *f)
+{
+	return json_pack("{s:I s:I s:I s:I s:f s:f s:I s:I s:I s:I s:I s:I s:I}", "total_spilled",
+			 number(f->total_spilled), "total_restored", number(f->total_restored), "spill_operations",
+			 number(f->spill_operations), "restore_operations", number(f->restore_operations),
+			 "avg_spill_time_ms", f->avg_spill_time_ms, "avg_restore_time_ms", f->avg_restore_time_ms,
+			 "bytes_used", number(f->bytes_used), "bytes_limit", number(f->bytes_limit), "entries",
+			 number(f->entries), "evicted", number(f->evicted), "refused", number(f->refused), "corrupt",
+			 number(f->corrupt), "removed", number(f->removed));
+}
+
+static json_t *journal_json(const struct store_journal *j)
+{
+	return json_pack("{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I}", "records", number(j->records), "bytes",
+			 number(j->bytes), "oldest_ms", number(j->oldest_ms), "accepted", number(j->accepted),
+			 "coalesced", number(j->coalesced), "flushed", number(j->flushed), "superseded",
+			 number(j->superseded), "replayed", number(j->replayed), "refused_full",
+			 number(j->refused_full), "too_old", number(j->too_old), "flush_failures",
+			 number(j->flush_failures));
+}
+
 static json_t *workers_json(struct agent *a)
 {
 	json_t *list = json_array();
 
 	for (uint32_t i = 0; i < a->worker_count; i++) {
 		struct worker_report r;
+		json_t *entry;
 
 		worker_report(a->workers[i], &r);
-		json_array_append_new(list,
-				      json_pack("{s:i s:i s:i s:I s:I s:I s:I s:I s:I s:I s:b s:I s:I s:o}", "worker",
-						(int)i, "channels", (int)r.channels, "inflight", (int)r.inflight,
-						"requests", number(r.requests), "slow", number(r.slow), "over_target",
-						number(r.over_target), "ended_channels", number(r.ended_channels),
-						"protocol_errors", number(r.protocol_errors), "staging_bytes",
-						number(r.staging_bytes), "staging_refused", number(r.staging_refused),
-						"revalidating", r.revalidating, "revalidated", number(r.revalidated),
-						"revalidation_removed", number(r.revalidation_removed), "backend",
-						backend_json(&r.store)));
+		entry = json_pack("{s:i s:i s:i s:I s:I s:I s:I s:I s:I s:I s:b s:I s:I s:o}", "worker", (int)i,
+				  "channels", (int)r.channels, "inflight", (int)r.inflight, "requests",
+				  number(r.requests), "slow", number(r.slow), "over_target", number(r.over_target),
+				  "ended_channels", number(r.ended_channels), "protocol_errors",
+				  number(r.protocol_errors), "staging_bytes", number(r.staging_bytes),
+				  "staging_refused", number(r.staging_refused), "revalidating", r.revalidating,
+				  "revalidated", number(r.revalidated), "revalidation_removed",
+				  number(r.revalidation_removed), "backend", backend_json(&r.store));
+		json_object_set_new(entry, "loads", json_integer(r.loads));
+		json_object_set_new(entry, "loads_waiting", json_integer(r.loads_waiting));
+		json_object_set_new(entry, "journal", journal_json(&r.store.journal));
+		if (r.has_spill)
+			json_object_set_new(entry, "spill", spill_json(&r.spill));
+		json_array_append_new(list, entry);
 	}
 	return list;
 }

@@ -46,6 +46,14 @@ struct control_attached {
 	void *binding;        /* the hooks' own: comes back with connect() or release() exactly once */
 };
 
+/* An operator's wish about a tenant's dictionaries; all borrowed for the call. */
+struct control_dictionary {
+	uint16_t op; /* RSHM_CONTROL_DICT_… */
+	const char *tenant;
+	const char *content_type; /* NULL: not said */
+	uint32_t id;              /* of _SHOW and _DROP */
+};
+
 typedef void control_attached_fn(void *context, const struct control_attached *attached);
 typedef void control_text_fn(void *context, int status, const char *json);
 
@@ -69,6 +77,9 @@ struct control_hooks {
 	void (*report)(void *context, uint16_t op, control_text_fn *done, void *done_context);
 	/* RSHM_CONTROL_RELOAD, from the agent's own user or root only. Answers JSON with what changed, or an error text. */
 	void (*reload)(void *context, control_text_fn *done, void *done_context);
+	/* RSHM_CONTROL_DICT_…, from the same. JSON or an error text, at once or later. May be NULL. */
+	void (*dictionary)(void *context, const struct control_dictionary *request, control_text_fn *done,
+			   void *done_context);
 };
 
 /* Limits; every bound that a peer can press against. Copied. */

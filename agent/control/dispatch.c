@@ -20,6 +20,7 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/control/control_priv.h"
+#include "agent/store/dictionary.h"
 
 #define TAG_BYTES 6u
 #define TEXT_MAX 512u
@@ -191,23 +192,83 @@ static void report_begin(struct connection *connection, const struct rshm_contro
 		hooks->report(hooks->context, header->op, text_on_done, r);
 }
 
+/* What changes the agent is for its own user and root. False: refused. */
+static bool admit_operator(struct connection *connection, const struct rshm_control_header *header, const char *what)
+{
+	if (connection->peer.uid == 0 || connection->peer.uid == geteuid())
+		return true;
+	answer_refusal(connection, header, RSHM_E_DENIED,
+		       "only root and the agent's own user (uid %u) may %s, not uid %u", (unsigned int)geteuid(),
+		       what, (unsigned int)connection->peer.uid);
+	return false;
+}
+
 static void reload_begin(struct connection *connection, const struct rshm_control_header *header)
 {
 	const struct control_hooks *hooks = &connection->control->hooks;
 	struct request *r;
 
-	if (connection->peer.uid != 0 && connection->peer.uid != geteuid()) {
-		answer_refusal(connection, header, RSHM_E_DENIED,
-			       "only root and the agent's own user (uid %u) may reload, not uid %u",
-			       (unsigned int)geteuid(), (unsigned int)connection->peer.uid);
+	if (!admit_operator(connection, header, "reload"))
 		return;
-	}
 	r = request_begin(connection, header);
 	if (r == NULL)
 		return;
 	log_info("control", "reload asked for by uid %u, process %d", (unsigned int)connection->peer.uid,
 		 (int)connection->peer.pid);
 	hooks->reload(hooks->context, text_on_done, r);
+}
+
+struct dictionary_tags {
+	char tenant[RSHM_TENANT_MAX + 1], content_type[DICTIONARY_TYPE_MAX + 1];
+	bool has_type, has_id;
+	uint32_t id;
+};
+
+static bool read_dictionary_tags(struct rshm_tlv_reader *reader, struct dictionary_tags *ret)
+{
+	struct rshm_tlv tlv;
+	bool right = true;
+
+	*ret = (struct dictionary_tags){.tenant = ""};
+	while (right && rshm_tlv_next(reader, &tlv) > 0) {
+		if (tlv.tag == RSHM_TAG_TENANT)
+			right = rshm_tlv_get_text(&tlv, ret->tenant, sizeof(ret->tenant));
+		else if (tlv.tag == RSHM_TAG_CONTENT_TYPE)
+			right = ret->has_type = rshm_tlv_get_text(&tlv, ret->content_type, sizeof(ret->content_type));
+		else if (tlv.tag == RSHM_TAG_DICTIONARY_ID)
+			right = ret->has_id = rshm_tlv_get_u32(&tlv, &ret->id);
+	}
+	return right;
+}
+
+static void dictionary_begin(struct connection *connection, const struct rshm_control_header *header,
+			     struct rshm_tlv_reader *reader)
+{
+	const struct control_hooks *hooks = &connection->control->hooks;
+	struct control_dictionary asked = {.op = header->op};
+	struct dictionary_tags tags;
+	struct request *r;
+
+	if (!admit_operator(connection, header, "ask about dictionaries"))
+		return;
+	if (!read_dictionary_tags(reader, &tags) || tags.tenant[0] == '\0' ||
+	    (!tags.has_id && (header->op == RSHM_CONTROL_DICT_SHOW || header->op == RSHM_CONTROL_DICT_DROP))) {
+		answer_refusal(
+			connection, header, RSHM_E_INVALID,
+			"a tenant is needed, to show and drop the number of a dictionary, too; a content type has at "
+			"most %u bytes",
+			DICTIONARY_TYPE_MAX);
+		return;
+	}
+	r = hooks->dictionary ? request_begin(connection, header) : NULL;
+	if (!hooks->dictionary)
+		answer_refusal(connection, header, RSHM_E_UNSUPPORTED, "this agent has no dictionaries");
+	if (!r)
+		return;
+	asked.tenant = tags.tenant;
+	asked.content_type = tags.has_type ? tags.content_type : NULL;
+	asked.id = tags.id;
+	hooks->dictionary(hooks->context, &asked, text_on_done, r);
 }
 
 /* ---- dispatch ------------------------------------------------------------------------------------------------ */
@@ -290,6 +351,12 @@ void dispatch_message(struct connection *connection)
 		break;
 	case RSHM_CONTROL_RELOAD:
 		reload_begin(connection, &header);
+		break;
+	case RSHM_CONTROL_DICT_LIST:
+	case RSHM_CONTROL_DICT_TRAIN:
+	case RSHM_CONTROL_DICT_SHOW:
+	case RSHM_CONTROL_DICT_DROP:
+		dictionary_begin(connection, &header, &reader);
 		break;
 	default:
 		answer_refusal(connection, &header, RSHM_E_UNSUPPORTED,

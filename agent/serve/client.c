@@ -93,6 +93,7 @@ void client_drop(struct client *client, const char *why)
 	if (client->awake)
 		worker->awake_count--;
 	leave_ring(client);
+	fetch_drop_client(client);
 	for (unsigned int i = 0; i < RSHM_SLOTS; i++)
 		if (client->slots[i].phase != SLOT_EXECUTING)
 			slot_clear(&client->slots[i]);

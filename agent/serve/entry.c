@@ -12,6 +12,7 @@
 
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
+#include "agent/cache/tags.h"
 #include "agent/serve/serve_priv.h"
 
 struct entry_op *entry_create(struct worker *worker, struct serve_tenant *tenant)
@@ -33,7 +34,11 @@ struct entry_op *entry_create(struct worker *worker, struct serve_tenant *tenant
 static void release(struct entry_op *op)
 {
 	envelope_buffer_fini(&op->envelope);
+	tagging_destroy(&op->tags);
+	dictionary_unref(&op->dictionary);
 	free(op->payload);
+	free(op->held);
+	free(op->kept_metadata);
 	op->spare = op->worker->spare_ops;
 	op->worker->spare_ops = op;
 }
@@ -72,10 +77,13 @@ static void share_answer(struct inflight_op *waiting, struct inflight_op *first)
 	op->result_metadata_len = from->result_metadata_len;
 	op->result_value = from->result_value;
 	op->result_value_len = from->result_value_len;
+	if (from->result_value) {
+		/* What was too old for the one before may do for this one, and the other way round. */
+		entry_answer(op, false);
+		return;
+	}
 	if (from->status == RSHM_MISS)
 		op->tenant->counts.misses++;
-	else if (from->status == RSHM_OK)
-		op->tenant->counts.hits++;
 	entry_complete(op, from->status, false);
 }
 
@@ -103,7 +111,6 @@ struct store_name entry_store_name(const struct tenant *tenant)
 		.tenant = tenant->id,
 		.tenant_number = tenant->number,
 		.shards = tenant->shards,
-		.generation = tenant->generation,
 		.space = 'c',
 	};
 }
@@ -115,9 +122,12 @@ void entry_submit(struct entry_op *op, enum store_op what, store_done_fn *done)
 		.name = entry_store_name(op->tenant->tenant),
 		.envelope = op->envelope.bytes,
 		.envelope_len = op->envelope.length,
+		.condition = op->condition,
+		.expected_version = op->expected_version,
+		.behind = op->behind,
 		.expiry_ms = op->expiry_ms,
 		.deadline_ms = op->deadline_ms,
-		.head_bytes = ENVELOPE_HEAD_BYTES + op->key_len,
+		.head_bytes = ENVELOPE_HEAD_BYTES,
 		/* A copy that lives by max_age need not know what a foreign EXPIRE did to its key. */
 		.skip_remaining = op->worker->env->options.hot_max_age_ms != 0,
 		.done = done,
@@ -125,7 +135,7 @@ void entry_submit(struct entry_op *op, enum store_op what, store_done_fn *done)
 	};
 	op->store.name.key = op->key;
 	op->store.name.key_len = op->key_len;
-	store_submit(op->worker->store, &op->store);
+	store_submit(&op->tenant->space.base, &op->store);
 }
 
 uint64_t entry_expiry_ms(const struct entry_op *op, uint64_t ttl_ms)
@@ -161,4 +171,38 @@ uint64_t entry_epoch(const struct entry_op *op)
 	const struct serve_environment *env = op->worker->env;
 
 	return rshm_source_epoch(&env->agent->sources[env->source]);
+}
+
+void entry_publish(struct entry_op *op, const void *metadata, size_t metadata_len, const void *value,
+		   size_t value_len)
+{
+	struct serve_tenant *tenant = op->tenant;
+	uint64_t soft_deadline;
+	uint32_t flags = 0;
+	struct rshm_item item;
+	int status = RSHM_OK;
+
+	if (metadata_len && soft_deadline_of_metadata(metadata, metadata_len, &soft_deadline) == RSHM_OK)
+		flags |= RSHM_FLAG_SOFT;
+	if (op->tags) {
+		flags |= RSHM_FLAG_TAGGED;
+		status = tagging_hot_metadata(op->tags, metadata, metadata_len, &metadata, &metadata_len);
+	}
+	/* The source was fenced, or the tenant cleared, between question and answer: only the caller gets the result. */
+	if (status < 0 || op->epoch != entry_epoch(op) || op->store.name.generation != tenant->space.generation) {
+		hot_remove(tenant->hot, op->key, op->key_len);
+		return;
+	}
+	item = (struct rshm_item){
+		.key = op->key,
+		.metadata = metadata,
+		.value = value,
+		.value_len = (uint32_t)value_len,
+		.key_len = (uint16_t)op->key_len,
+		.metadata_len = (uint16_t)metadata_len,
+		.version = op->version,
+		.control_a = rshm_control_a(flags, op->worker->env->source, op->epoch),
+		.control_b = entry_hot_deadline(op, op->expiry_ms),
+	};
+	(void)hot_put(tenant->hot, &item);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "agent/base/clock.h"
+#include "agent/cache/tags.h"
 #include "agent/serve/serve_priv.h"
 
 #define READS_PER_MS_MAX 100000u /* of one shard: 10 ns a read */
@@ -16,7 +17,8 @@
 static bool shard_is_quiet(const struct rshm_shard *shard, const struct rshm_seen *seen)
 {
 	return rshm_load_relaxed(&shard->hits) == seen->hits && rshm_load_relaxed(&shard->misses) == seen->misses &&
-	       rshm_load_relaxed(&shard->touch_next) == seen->touch_next;
+	       rshm_load_relaxed(&shard->touch_next) == seen->touch_next &&
+	       rshm_load_relaxed(&shard->access_next) == seen->access_next;
 }
 
 static void add_latency(struct client *client, const struct rshm_drained *drained)
@@ -44,6 +46,24 @@ static void add_counts(struct serve_counts *counts, const struct rshm_drained *d
 	counts->stale += drained->stale;
 }
 
+static void note_accesses(struct serve_tenant *tenant, const uint64_t *positions, uint32_t count, uint64_t now_ms)
+{
+	struct rshm_item item;
+
+	for (uint32_t i = 0; i < count; i++)
+		if (hot_item_at(tenant->hot, positions[i], &item))
+			accesses_note(tenant->accesses, item.key, item.key_len, now_ms);
+}
+
+uint64_t figures_idle_ms(const struct serve_tenant *tenant, const void *key, size_t key_len, uint64_t now_ms)
+{
+	struct access_record record;
+
+	if (!accesses_get(tenant->accesses, key, key_len, &record))
+		return EVICTION_IDLE_UNKNOWN;
+	return now_ms > record.last_ms ? now_ms - record.last_ms : 0;
+}
+
 void figures_drain_client(struct client *client)
 {
 	uint64_t now_ms = clock_monotonic_ms();
@@ -62,6 +82,8 @@ void figures_drain_client(struct client *client)
 		add_latency(client, &drained);
 		for (uint32_t t = 0; t < drained.touch_count; t++)
 			hot_touch(client->tenant->hot, drained.touches[t]);
+		note_accesses(client->tenant, drained.touches, drained.touch_count, now_ms);
+		note_accesses(client->tenant, drained.accesses, drained.access_count, now_ms);
 	}
 	client->drained_ms = now_ms;
 }
@@ -121,6 +143,42 @@ static void publish_clients(struct serve_tenant *tenant)
 	} while (client != tenant->clients);
 }
 
+uint64_t figures_rate(const struct serve_tenant *tenant)
+{
+	uint64_t operations = 0;
+
+	for (uint32_t i = 0; i < 11; i++)
+		if (i != tenant->rate_slot)
+			operations += tenant->rate_operations[i];
+	return operations * 100;
+}
+
+static void report_tenant(const struct serve_tenant *tenant, struct tenant_report *ret)
+{
+	const struct space *space = &tenant->space;
+	struct hot_figures hot;
+
+	*ret = (struct tenant_report){
+		.generation = space->generation,
+		.unswept_generations = space->generation ? space->generation - 1 - space->swept : 0,
+		.plain_bytes = tenant->counts.plain_bytes,
+		.stored_bytes = tenant->counts.stored_bytes,
+		.dictionary_sets = tenant->counts.dictionary_sets,
+		.operations_per_second_milli = figures_rate(tenant),
+		.hit_ns_mean = histogram_mean(&tenant->hit_ns),
+		.hit_ns_p50 = histogram_percentile(&tenant->hit_ns, 50),
+		.hit_ns_p95 = histogram_percentile(&tenant->hit_ns, 95),
+		.hit_ns_p99 = histogram_percentile(&tenant->hit_ns, 99),
+		.warmed = tenant->warmed,
+		.warming = tenant->warming != NULL,
+		.tags_known = tag_epochs_count(tenant->tag_epochs),
+	};
+	evictions_figures(tenant->evictions, clock_monotonic_ms(), &ret->evictions);
+	hot_figures(tenant->hot, &hot);
+	ret->eviction = hot.eviction;
+	ret->negatives = hot.negatives;
+}
+
 static void snapshot(struct worker *worker)
 {
 	struct worker_report *totals = &worker->totals;
@@ -139,8 +197,15 @@ static void snapshot(struct worker *worker)
 		totals->revalidated += figures.confirmed;
 		totals->revalidation_removed += figures.removed;
 	}
+	totals->loads = loading_keys(worker->loading);
+	totals->loads_waiting = loading_waiting(worker->loading);
+	totals->has_spill = worker->spill != NULL;
+	if (worker->spill)
+		spill_figures(worker->spill, &totals->spill);
 	pthread_mutex_lock(&worker->lock);
 	worker->snapshot = *totals;
+	for (size_t i = 0; i < worker->tenant_count; i++)
+		report_tenant(&worker->tenants[i], &worker->tenants[i].snapshot);
 	pthread_mutex_unlock(&worker->lock);
 }
 

@@ -1,6 +1,7 @@
 /* op_about.c - ping, stats, locate: what a client asks about us rather than about an entry. */
 #include <string.h>
 
+#include "agent/base/clock.h"
 #include "agent/serve/serve_priv.h"
 #include "shm/tlv.h"
 
@@ -11,27 +12,31 @@ static void answer_bytes(struct slot *slot, const void *bytes, size_t length)
 	request_answer(slot, &head, NULL, 0, bytes, length);
 }
 
-/* Figures of the tenant, then what has no place in them: bytes written before and after compression, operations per
- * 1,000 seconds, and the mean time of a sampled hit in ns. */
 static void answer_stats(struct slot *slot)
 {
 	struct serve_tenant *tenant = slot->client->tenant;
-	struct {
-		struct rshm_figures figures;
-		uint64_t plain_bytes, stored_bytes, milli_operations, hit_ns_mean;
-	} stats;
-	uint64_t operations = 0;
+	struct evictions_figures evicted;
+	struct rshm_stats stats = {
+		.plain_bytes = tenant->counts.plain_bytes,
+		.stored_bytes = tenant->counts.stored_bytes,
+		.spilled = tenant->counts.spilled,
+		.restored = tenant->counts.restored,
+	};
 
 	figures_drain_tenant(tenant);
 	figures_publish(slot->client->worker);
-	for (uint32_t i = 0; i < 11; i++)
-		if (i != tenant->rate_slot)
-			operations += tenant->rate_operations[i];
+	evictions_figures(tenant->evictions, clock_monotonic_ms(), &evicted);
 	memcpy(&stats.figures, tenant->figures, sizeof(stats.figures));
-	stats.plain_bytes = tenant->counts.plain_bytes;
-	stats.stored_bytes = tenant->counts.stored_bytes;
-	stats.milli_operations = operations * 100;
+	stats.milli_operations = figures_rate(tenant);
 	stats.hit_ns_mean = histogram_mean(&tenant->hit_ns);
+	stats.hit_ns_p95 = histogram_percentile(&tenant->hit_ns, 95);
+	stats.evictions_capacity = evicted.count[EVICTION_CAPACITY];
+	stats.evictions_expired = evicted.count[EVICTION_EXPIRED];
+	stats.evictions_manual = evicted.count[EVICTION_MANUAL];
+	stats.evictions_memory_pressure = evicted.count[EVICTION_MEMORY_PRESSURE];
+	stats.evicted_bytes = evicted.total_bytes;
+	stats.milli_evictions = (uint64_t)(evicted.rate * 1000);
+	stats.journal_records = slot->client->worker->totals.store.journal.records;
 	answer_bytes(slot, &stats, sizeof(stats));
 }
 

@@ -23,6 +23,9 @@ struct batch {
 	struct slot *slot;
 	const unsigned char *next; /* in the body */
 	uint32_t count, started, done;
+	struct {
+		uint64_t loaded, absent, failed;
+	} warmed;
 	bool starting;
 	unsigned char *heads; /* room for the answer of a batch without values */
 	struct batch_result results[];
@@ -65,6 +68,12 @@ static void answer_batch(struct batch *batch)
 	struct rshm_answer head = {.status = RSHM_OK};
 
 	batch->heads = NULL;
+	if (slot->request.op == RSHM_OP_WARM) {
+		request_answer(slot, &head, NULL, 0, &batch->warmed, sizeof(batch->warmed));
+		free(bytes);
+		client_unref(client);
+		return;
+	}
 	if (total > heads) {
 		free(bytes);
 		bytes = total > UINT32_MAX ? NULL : staging_take(slot, total);
@@ -98,6 +107,12 @@ static void item_on_done(struct entry_op *op)
 	size_t n = op->result_metadata_len + op->result_value_len;
 
 	free(item);
+	if (batch->slot->request.op == RSHM_OP_WARM) {
+		batch->warmed.loaded += op->status == RSHM_OK;
+		batch->warmed.absent += op->status == RSHM_MISS;
+		batch->warmed.failed += op->status < 0;
+		n = 0;
+	}
 	r->head.status = op->status;
 	r->head.flags = op->answer_flags;
 	r->head.version = op->version;
@@ -143,10 +158,13 @@ static bool start_item(struct batch *batch)
 	batch->next += sizeof(head) + head.key_len + (size_t)head.metadata_len + head.value_len;
 	op->ttl_ms = head.ttl_ms;
 	op->deadline_ms = slot->request.deadline_ms;
-	op->flags = slot->request.flags;
+	op->flags = slot->request.flags & ~(RSHM_REQUEST_TICKET | RSHM_REQUEST_NEGATIVE);
+	op->change = head.flags;
+	op->expected_version = head.version;
+	op->quiet = slot->request.op == RSHM_OP_WARM;
 	op->done = item_on_done;
 	op->context = context;
-	if (slot->request.op == RSHM_OP_GET_BATCH)
+	if (slot->request.op == RSHM_OP_GET_BATCH || slot->request.op == RSHM_OP_WARM)
 		entry_get(op);
 	else if (slot->request.op == RSHM_OP_SET_BATCH)
 		entry_set(op);

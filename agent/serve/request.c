@@ -96,16 +96,17 @@ void slot_clear(struct slot *slot)
 
 /* ---- answers ------------------------------------------------------------------------------------------------ */
 
-static void send_word(struct slot *slot, const struct rshm_answer *answer)
+/* Returns whether the client has it, or can have it. */
+static bool send_word(struct slot *slot, const struct rshm_answer *answer)
 {
 	struct client *client = slot->client;
 
 	switch (rshm_slot_answer(client->channel, slot->number, slot->generation, answer)) {
 	case RSHM_ANSWER_QUIET:
-		break;
+		return true;
 	case RSHM_ANSWER_WAKE:
 		rshm_futex_wake(&client->channel->slots[slot->number].word);
-		break;
+		return true;
 	case RSHM_ANSWER_GONE:
 		slot_clear(slot);
 		break;
@@ -113,6 +114,7 @@ static void send_word(struct slot *slot, const struct rshm_answer *answer)
 		client_drop(client, "it changed a slot that was ours");
 		break;
 	}
+	return false;
 }
 
 static void note_latency(struct slot *slot)
@@ -163,7 +165,7 @@ static bool keep_rest(struct slot *slot, const void *metadata, size_t metadata_l
 	return true;
 }
 
-void request_answer(struct slot *slot, const struct rshm_answer *head, const void *metadata, size_t metadata_len,
+bool request_answer(struct slot *slot, const struct rshm_answer *head, const void *metadata, size_t metadata_len,
 		    const void *value, size_t value_len)
 {
 	size_t total = metadata_len + value_len, capacity = rshm_piece_capacity(slot->piece.block_count);
@@ -174,11 +176,11 @@ void request_answer(struct slot *slot, const struct rshm_answer *head, const voi
 	note_latency(slot);
 	if (slot->client->dropped) {
 		slot_clear(slot);
-		return;
+		return false;
 	}
 	if (first < total && !keep_rest(slot, metadata, metadata_len, value, value_len, first)) {
 		request_fail(slot, RSHM_E_AGAIN);
-		return;
+		return false;
 	}
 	write_parts(slot, metadata, metadata_len, value, first);
 	answer.answer_len = (uint32_t)total;
@@ -191,14 +193,14 @@ void request_answer(struct slot *slot, const struct rshm_answer *head, const voi
 		slot->phase = SLOT_ANSWERING;
 	else
 		slot_clear(slot);
-	send_word(slot, &answer);
+	return send_word(slot, &answer);
 }
 
 void request_fail(struct slot *slot, int status)
 {
 	struct rshm_answer head = {.status = status};
 
-	request_answer(slot, &head, NULL, 0, NULL, 0);
+	(void)request_answer(slot, &head, NULL, 0, NULL, 0);
 }
 
 static void answer_next_piece(struct slot *slot)
@@ -213,7 +215,7 @@ static void answer_next_piece(struct slot *slot)
 	slot->answer_sent += (uint32_t)n;
 	if (slot->answer_sent == slot->answer_len)
 		slot_clear(slot);
-	send_word(slot, &slot->head);
+	(void)send_word(slot, &slot->head);
 }
 
 /* ---- single operations -------------------------------------------------------------------------------------- */
@@ -227,6 +229,8 @@ static void single_on_done(struct entry_op *op)
 		.flags = op->answer_flags,
 		.version = op->version,
 		.ttl_ms = op->remaining_ms,
+		.access_count = op->access_count,
+		.accessed_ms_ago = op->accessed_ms_ago,
 	};
 
 	if (op->status == RSHM_OK)
@@ -237,13 +241,13 @@ static void single_on_done(struct entry_op *op)
 	client_unref(client);
 }
 
-static void execute_single(struct slot *slot, void (*run)(struct entry_op *op))
+static void execute_single(struct slot *slot, void (*run)(struct entry_op *op), bool needs_key)
 {
 	const struct rshm_request *r = &slot->request;
 	struct client *client = slot->client;
 	struct entry_op *op;
 
-	if (r->key_len == 0) {
+	if (needs_key && r->key_len == 0) {
 		request_fail(slot, RSHM_E_INVALID);
 		return;
 	}
@@ -261,6 +265,11 @@ static void execute_single(struct slot *slot, void (*run)(struct entry_op *op))
 	op->ttl_ms = r->ttl_ms;
 	op->deadline_ms = r->deadline_ms;
 	op->flags = r->flags;
+	op->change = r->change;
+	op->expected_version = r->version;
+	op->operand = r->operand;
+	if (r->flags & RSHM_REQUEST_TICKET)
+		op->ticket = r->version;
 	op->done = single_on_done;
 	op->context = slot;
 	client_ref(client);
@@ -275,22 +284,46 @@ static void execute(struct slot *slot)
 	slot->client->worker->totals.requests++;
 	switch (slot->request.op) {
 	case RSHM_OP_GET:
-		execute_single(slot, entry_get);
+		execute_single(slot, entry_get, true);
 		break;
 	case RSHM_OP_SET:
 		slot->client->counts.sets++;
-		execute_single(slot, entry_set);
+		execute_single(slot, entry_set, true);
 		break;
 	case RSHM_OP_DELETE:
 		slot->client->counts.deletes++;
-		execute_single(slot, entry_delete);
+		execute_single(slot, entry_delete, true);
 		break;
 	case RSHM_OP_TOUCH:
-		execute_single(slot, entry_touch);
+		execute_single(slot, entry_touch, true);
 		break;
 	case RSHM_OP_EXISTS:
-		execute_single(slot, entry_exists);
+		execute_single(slot, entry_exists, true);
 		break;
+	case RSHM_OP_INCR:
+		slot->client->counts.sets++;
+		execute_single(slot, entry_incr, true);
+		break;
+	case RSHM_OP_FETCH:
+	case RSHM_OP_FETCH_FAILED:
+		fetch_execute(slot);
+		break;
+	case RSHM_OP_INVALIDATE_TAG:
+		execute_single(slot, entry_invalidate_tag, true);
+		break;
+	case RSHM_OP_INVALIDATE_PREFIX:
+		execute_single(slot, entry_invalidate_prefix, false);
+		break;
+	case RSHM_OP_CLEAR:
+		execute_single(slot, entry_clear, false);
+		break;
+	case RSHM_OP_FLUSH:
+		execute_single(slot, entry_flush, false);
+		break;
+	case RSHM_OP_WARM_PREFIX:
+		execute_single(slot, entry_warm_prefix, false);
+		break;
+	case RSHM_OP_WARM:
 	case RSHM_OP_GET_BATCH:
 	case RSHM_OP_SET_BATCH:
 	case RSHM_OP_DELETE_BATCH:
@@ -328,7 +361,7 @@ static void receive(struct slot *slot)
 		struct rshm_answer more = {.status = RSHM_CONTINUE, .offset = slot->body_have};
 
 		slot->phase = SLOT_RECEIVING;
-		send_word(slot, &more);
+		(void)send_word(slot, &more);
 	}
 }
 

@@ -12,8 +12,11 @@
 #include <uv.h>
 
 #include "agent/base/hlc.h"
+#include "agent/cache/evictions.h"
 #include "agent/cache/hot.h"
+#include "agent/store/dictionary_sampler.h"
 #include "agent/store/envelope.h"
+#include "agent/store/spill/spill.h"
 #include "agent/store/store.h"
 #include "agent/tenant/tenant.h"
 #include "shm/layout.h"
@@ -32,6 +35,17 @@ struct serve_options {
 	uint64_t slow_ns;          /* slower requests are logged; 0 = never */
 	uint64_t target_ns;        /* slower ones are counted */
 	struct envelope_compression compression;
+	bool warm_at_start;
+	uint32_t warming_batch, warming_keys_per_second, hot_set_max;
+	const char *hot_set_folder; /* NULL: it is neither noted nor loaded */
+	uint64_t spill_read_bytes;  /* larger values are looked for on disk before the backend is asked for them */
+	/* dictionaries: trained from so many samples, or half of so many bytes of them */
+	uint32_t dictionary_samples_min;
+	uint64_t dictionary_sample_bytes;
+	uint32_t dictionary_bytes;
+	bool dictionary_auto_train;
+	uint64_t dictionary_retrain_ms; /* age at which one is trained anew; 0 = never */
+	uint64_t dictionary_refresh_ms; /* between two looks at what other agents trained */
 };
 
 /* Shared by all workers, borrowed for their life. */
@@ -43,8 +57,14 @@ struct serve_environment {
 	uint32_t source;          /* number of the store's source */
 	struct hlc *hlc;
 	uint32_t writer_id;
-	/* Makes the worker's store on its loop. Worker thread, may block. */
-	int (*open_store)(void *context, uv_loop_t *loop, struct store **ret, char *error, size_t error_len);
+	struct dictionary_registry *dictionaries;
+	struct dictionary_sampler *sampler; /* NULL: dictionaries are only for reading */
+	/* Makes the store of worker `index` on its loop. Worker thread, may block. */
+	int (*open_store)(void *context, uint32_t index, uv_loop_t *loop, struct store **ret, char *error,
+			  size_t error_len);
+	/* Opens the disk tier of worker `index`; NULL in *ret: there is none. Worker thread, may block. */
+	int (*open_spill)(void *context, uint32_t index, uv_loop_t *loop, struct spill **ret, char *error,
+			  size_t error_len);
 	/* A channel has ended. Worker thread; must not block. */
 	void (*channel_closed)(void *context, uid_t uid, uint32_t figures_index);
 	void *context;
@@ -93,6 +113,26 @@ bool worker_locate(struct worker *worker, const struct tenant *tenant, char ret_
 /* Checks every hot entry against the store again (after the source was fenced). Any thread. */
 void worker_revalidate(struct worker *worker);
 
+/* Another eviction policy for a tenant of this worker, soon. Any thread. */
+void worker_set_eviction(struct worker *worker, const struct tenant *tenant, enum hot_policy eviction);
+
+/* Called once, on the worker's thread, for it must not block. `info` is lent, NULL unless RSHM_OK; `text` says what to do. */
+typedef void dictionary_done_fn(void *context, int status, const struct dictionary_info *info, const char *text);
+
+/* A dictionary to be trained from what is sampled of `content_type`, or, if `drop`, `id` to be retired. */
+struct worker_dictionary_order {
+	const struct tenant *tenant; /* of this worker */
+	bool drop;
+	uint32_t id;
+	char content_type[DICTIONARY_TYPE_MAX + 1];
+	dictionary_done_fn *done;
+	void *context;
+};
+/* Any thread. False: the worker cannot take it, `done` will not be called. */
+bool worker_change_dictionary(struct worker *worker, const struct worker_dictionary_order *order);
+/* Do these samples suffice to train from? */
+bool serve_samples_suffice(const struct serve_options *options, uint64_t count, uint64_t bytes);
+
 /* A snapshot for reports, at most a quarter of a second old. Any thread. */
 struct worker_report {
 	struct store_status store;
@@ -101,7 +141,32 @@ struct worker_report {
 	uint64_t staging_bytes, staging_refused;
 	bool revalidating;
 	uint64_t revalidated, revalidation_removed;
+	uint32_t loads, loads_waiting; /* keys being loaded by clients, and fetches that wait for them */
+	bool has_spill;
+	struct spill_figures spill;
 };
 void worker_report(struct worker *worker, struct worker_report *ret);
+
+/* Of loading the hot set at start. */
+struct warm_counts {
+	uint64_t loaded, absent, failed, total;
+};
+
+/* The same of one tenant of this worker, besides what its figures in the agent object say. */
+struct tenant_report {
+	uint64_t generation, unswept_generations; /* 0 = not known yet */
+	uint64_t plain_bytes, stored_bytes;       /* of values written, before and after compression */
+	uint64_t dictionary_sets;                 /* values written that took a dictionary */
+	uint64_t operations_per_second_milli;
+	uint64_t hit_ns_mean, hit_ns_p50, hit_ns_p95, hit_ns_p99;
+	uint64_t tags_known;
+	struct warm_counts warmed;
+	bool warming;
+	enum hot_policy eviction;
+	uint64_t negatives; /* remembered absences */
+	struct evictions_figures evictions;
+};
+/* False: not a tenant of this worker. */
+bool worker_tenant_report(struct worker *worker, const struct tenant *tenant, struct tenant_report *ret);
 
 #endif

@@ -6,7 +6,9 @@
 
 #include "agent/base/histogram.h"
 #include "agent/base/mailbox.h"
+#include "agent/cache/accesses.h"
 #include "agent/cache/inflight.h"
+#include "agent/cache/loading.h"
 #include "agent/coherence/revalidate.h"
 #include "agent/serve/serve.h"
 #include "shm/channel.h"
@@ -16,6 +18,9 @@
 
 struct entry_op;
 typedef void entry_done_fn(struct entry_op *op);
+
+/* What the tags of an entry are now (tagging.c). */
+struct entry_tags;
 
 struct entry_op {
 	struct inflight_op inflight; /* first: the table hands it back */
@@ -28,12 +33,36 @@ struct entry_op {
 	size_t key_len, metadata_len, value_len;
 	uint64_t ttl_ms;
 	uint64_t deadline_ms;
-	uint32_t flags; /* RSHM_REQUEST_… */
+	uint32_t flags;  /* RSHM_REQUEST_… */
+	uint32_t change; /* rshm_change() */
+	uint64_t expected_version, operand;
+	uint64_t ticket; /* of a loader; 0 = none */
 	entry_done_fn *done;
 	void *context;
 	/* under way */
 	struct envelope_buffer envelope;
 	void *payload; /* decompressed */
+	struct entry_tags *tags;
+	struct dictionary *dictionary; /* that the entry found names; referenced */
+	struct entry_op *fetch_next;   /* of those that wait for it */
+	void (*fetched)(struct entry_op *op, int status);
+	void *held; /* a copy of what the store lent */
+	size_t held_len;
+	bool held_is_of_before; /* spilled by an earlier run: its removal may have been lost with it */
+	void (*loaded)(struct entry_op *op, int status);
+	void (*written)(struct entry_op *op, int status);
+	enum store_condition condition;
+	bool behind;
+	bool quiet;             /* neither hit nor miss: nobody asked for it yet */
+	uint64_t found_version; /* of what the store has; 0 = nothing that lives */
+	int load_status;
+	/* incr */
+	uint32_t attempts;
+	int64_t number;
+	char digits[24];
+	const void *request_metadata;
+	size_t request_metadata_len;
+	void *kept_metadata;
 	uint64_t epoch;
 	uint64_t expiry_ms; /* wall clock */
 	uint64_t control_b;
@@ -43,6 +72,7 @@ struct entry_op {
 	uint32_t answer_flags;
 	uint64_t version;
 	uint64_t remaining_ms;
+	uint64_t access_count, accessed_ms_ago; /* exists; RSHM_NEVER: no access is known */
 	const void *result_metadata, *result_value;
 	size_t result_metadata_len, result_value_len;
 };
@@ -56,9 +86,28 @@ void entry_set(struct entry_op *op);
 void entry_delete(struct entry_op *op);
 void entry_touch(struct entry_op *op);
 void entry_exists(struct entry_op *op);
+void entry_incr(struct entry_op *op);
+void entry_invalidate_tag(struct entry_op *op);
+void entry_flush(struct entry_op *op);
+/* Jobs that walk (op_many.c); they take no turn. */
+void entry_invalidate_prefix(struct entry_op *op);
+void entry_clear(struct entry_op *op);
+void entry_warm_prefix(struct entry_op *op); /* warming.c; the value: loaded, absent, failed, u64 each */
 
+/*
+ * What the store has of the key, checked and decoded into op->result_*, op->version, op->expiry_ms: RSHM_OK, RSHM_MISS, or an
+ * error. op->found_version is good for a condition either way. The key's turn is held.
+ */
+void entry_load(struct entry_op *op, void (*then)(struct entry_op *op, int status));
+/* Writes op->value and op->metadata with op->condition, expiring at op->expiry_ms, and publishes. The key's turn is held. */
+void entry_write(struct entry_op *op, void (*then)(struct entry_op *op, int status));
+/* Puts a copy into the hot tier, if what it was made from still holds; else removes the older one. */
+void entry_publish(struct entry_op *op, const void *metadata, size_t metadata_len, const void *value,
+		   size_t value_len);
 /* For op_*.c: the end of an operation. `share`: other reads of the key may have the same answer. */
 void entry_complete(struct entry_op *op, int status, bool share);
+/* The end of a read that found a value: a hit, or a miss to a caller who does not take one so old. */
+void entry_answer(struct entry_op *op, bool share);
 /* Takes the operation's turn for its key; `start` runs when it comes, unless the deadline has passed. */
 void entry_take_turn(struct entry_op *op, bool is_read, void (*start)(struct inflight_op *op));
 bool entry_deadline_passed(const struct entry_op *op);
@@ -72,16 +121,88 @@ struct store_name entry_store_name(const struct tenant *tenant);
 /* The present epoch of the store's source. */
 uint64_t entry_epoch(const struct entry_op *op);
 
+/* ---- tags (tagging.c) -------------------------------------------------------------------------------------------- */
+
+/* Takes the tags of encoded metadata, with the hot tier's words as they are now; op->tags stays NULL if there are none. */
+int tagging_begin(struct entry_op *op, const void *metadata, size_t metadata_len);
+/* Finds their present epochs; `create`: a tag that is new gets one. */
+void tagging_resolve(struct entry_op *op, bool create, void (*then)(struct entry_op *op, int status));
+/* Was the envelope written under the tags' present epochs? */
+bool tagging_matches(const struct entry_tags *tags, const struct envelope_view *view);
+/* Puts the epochs into the envelope to be; NULL: none. */
+void tagging_fill(const struct entry_tags *tags, struct envelope_input *input);
+/* Metadata of a hot entry, tags first; in memory of `tags`. RSHM_E_TOOBIG: such an entry cannot be hot. */
+int tagging_hot_metadata(struct entry_tags *tags, const void *metadata, size_t metadata_len, const void **ret,
+			 size_t *ret_len);
+/* Are a hot entry's tags untouched since it was published? */
+bool tagging_holds(const struct serve_tenant *tenant, const struct rshm_item *item);
+/* Bytes of tags before the metadata proper of a hot entry. */
+uint32_t tagging_prefix(const struct rshm_item *item);
+void tagging_destroy(struct entry_tags **tags);
+
+/* ---- dictionaries (dictionaries.c, training.c) -------------------------------------------------------------------- */
+
+int dictionaries_create(struct serve_tenant *tenant);
+/* Nothing is under way. */
+void dictionaries_destroy(struct serve_tenant *tenant);
+void dictionaries_tick(struct serve_tenant *tenant, uint64_t now_ms);
+/* For the value of a write: the dictionary to compress it with, referenced, or NULL. Offers the value as a sample. */
+struct dictionary *dictionaries_for_write(struct entry_op *op, enum envelope_choice choice);
+/* The one with this id, if it is here: referenced, or NULL. */
+struct dictionary *dictionaries_find(struct serve_tenant *tenant, uint32_t id);
+/* Fetches it from the backend, into op->dictionary; `then` is called once, now or later. RSHM_E_NODICT: it has none. */
+void dictionaries_fetch(struct entry_op *op, uint32_t id, void (*then)(struct entry_op *op, int status));
+/* training.c. Answers through order->done, now or later. */
+void training_order(struct serve_tenant *tenant, const struct worker_dictionary_order *order);
+
+/* ---- the disk tier (spilling.c); all do nothing where there is none ---------------------------------------------- */
+
+int spilling_create(struct serve_tenant *tenant, struct spill *tier);
+void spilling_destroy(struct serve_tenant *tenant);
+/* Keeps what leaves the ring alive. */
+void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item);
+/* Nothing older than what follows may come back. */
+void spilling_remove(struct serve_tenant *tenant, const void *key, size_t key_len);
+void spilling_remove_generations(struct serve_tenant *tenant, uint64_t generation_max);
+/* Is it worth a look at the disk before the backend? */
+bool spilling_may_have(struct serve_tenant *tenant, const void *key, size_t key_len);
+/* found: op->held is the envelope. */
+void spilling_read(struct entry_op *op, void (*then)(struct entry_op *op, bool found));
+
 /* ---- tenants, clients, slots ------------------------------------------------------------------------------------ */
 
 struct serve_counts {
 	uint64_t hits, misses, sets, deletes, requests, errors, hit_bytes, stale, hot_hits, hot_misses;
+	uint64_t dictionary_sets;
 	uint64_t plain_bytes, stored_bytes;
+	uint64_t spilled, restored;
+};
+
+/* A tenant's view of the store (space.c). */
+struct space {
+	struct store base;
+	struct serve_tenant *tenant;
+	struct store *backend;
+	uint64_t generation, swept; /* 0 = not known yet */
+	uint64_t known_at_ms, retry_at_ms, max_age_ms;
+	struct store_request *waiting;
+	uint32_t waiting_count, waiting_max;
+	bool asking, closing;
+	struct store_request question;
 };
 
 struct serve_tenant {
 	const struct tenant *tenant;
+	struct worker *worker;
 	struct hot *hot;
+	struct space space;
+	struct sweep *sweep; /* under way, or NULL */
+	struct spilling *spilling;
+	struct dictionaries *dictionaries;
+	uint64_t away_since_ms;  /* the backend; 0 = it answers */
+	struct warming *warming; /* under way, or NULL */
+	struct warm_counts warmed;
+	struct tag_epochs *tag_epochs;
 	struct revalidation *revalidation;
 	struct rshm_figures *figures; /* in the agent object */
 	struct serve_counts counts;
@@ -91,6 +212,10 @@ struct serve_tenant {
 	struct client *clients;       /* a ring; NULL = none */
 	uint64_t rate_operations[11]; /* per second, the last one running */
 	uint32_t rate_slot;
+	struct evictions *evictions;
+	uint64_t puts_undrained;
+	struct accesses *accesses;
+	struct tenant_report snapshot; /* under worker->lock */
 };
 
 enum slot_phase {
@@ -101,6 +226,8 @@ enum slot_phase {
 };
 
 struct batch;
+
+#define SLOT_OF_LOADING(op) ((struct slot *)((char *)(op)-offsetof(struct slot, loading)))
 
 /* The worker's truth about a slot; the shared word is checked against it. */
 struct slot {
@@ -116,6 +243,7 @@ struct slot {
 	uint32_t answer_len, answer_sent, answer_kept;
 	struct rshm_answer head;
 	struct batch *batch;
+	struct loading_op loading; /* a fetch that waits for its turn to load */
 	uint64_t began_ns;
 	uint64_t piece_ms; /* when the last piece came or went */
 };
@@ -143,6 +271,7 @@ struct client {
 	uint32_t bells;
 	struct serve_counts counts;
 	struct histogram *hit_ns; /* made with the first sample */
+	struct loading_owner loading;
 	struct slot slots[RSHM_SLOTS];
 	struct rshm_seen seen[RSHM_SHARDS];
 	uint64_t drained_ms;
@@ -163,12 +292,15 @@ struct worker {
 	struct serve_tenant *tenants;
 	size_t tenant_count;
 	struct inflight *inflight;
+	struct loading *loading;
+	struct spill *spill; /* NULL = off */
 	/* loop */
 	struct mailbox mailbox;
 	uv_prepare_t prepare;
 	uv_check_t check;
 	uv_idle_t idle;
 	uv_timer_t timer;
+	uv_timer_t tick;
 	uv_timer_t drain_timer;
 	struct entry_op *spare_ops;
 	struct spare_body *spare_bodies;
@@ -189,6 +321,27 @@ struct worker {
 	struct worker_report snapshot;
 };
 
+/* space.c */
+void space_init(struct space *space, struct serve_tenant *tenant, struct store *backend, uint64_t max_age_ms,
+		uint32_t waiting_max);
+/* Takes up what the backend says; another generation than before empties the hot tier. */
+void space_set_generation(struct space *space, uint64_t generation, uint64_t swept);
+void space_tick(struct space *space, uint64_t now_ms);
+/* Answers what waits with RSHM_E_CLOSED. */
+void space_stop(struct space *space);
+
+/* warming.c */
+void warming_begin(struct serve_tenant *tenant);
+void warming_tick(struct serve_tenant *tenant, uint64_t now_ms);
+/* Starts no further key. */
+void warming_stop(struct serve_tenant *tenant);
+void warming_destroy(struct serve_tenant *tenant);
+/* Notes the hot set for the next run. Blocks on the disk. */
+void warming_save(struct serve_tenant *tenant);
+
+/* op_many.c: removes what generations before the present one still hold. */
+void sweep_start(struct serve_tenant *tenant);
+
 /* client.c */
 int client_connect(struct worker *worker, const struct worker_client *from);
 void client_drop(struct client *client, const char *why);
@@ -198,13 +351,18 @@ void client_unref(struct client *client);
 
 /* request.c: takes what is submitted, within the limits of a turn. Returns bytes of cost. */
 uint32_t request_serve(struct client *client, uint32_t requests, uint32_t bytes);
-/* Answers a slot and frees what it held. Metadata and value are copied at once. */
-void request_answer(struct slot *slot, const struct rshm_answer *head, const void *metadata, size_t metadata_len,
+/* Answers a slot and frees what it held. Metadata and value are copied at once. False: the client will not have it. */
+bool request_answer(struct slot *slot, const struct rshm_answer *head, const void *metadata, size_t metadata_len,
 		    const void *value, size_t value_len);
 void request_fail(struct slot *slot, int status);
 /* Staging memory of a slot, bounded per worker and tenant; NULL beyond. */
 void *staging_take(struct slot *slot, size_t bytes);
 void slot_clear(struct slot *slot);
+
+/* op_fetch.c */
+void fetch_execute(struct slot *slot);
+/* What the client loads passes on to others, and what it has waiting is forgotten. */
+void fetch_drop_client(struct client *client);
 
 /* op_batch.c, op_about.c */
 void batch_execute(struct slot *slot);
@@ -215,5 +373,9 @@ void about_execute(struct slot *slot);
 void figures_drain_client(struct client *client);
 void figures_drain_tenant(void *tenant);
 void figures_publish(struct worker *worker);
+/* Since the last access of the key that is known; EVICTION_IDLE_UNKNOWN. */
+uint64_t figures_idle_ms(const struct serve_tenant *tenant, const void *key, size_t key_len, uint64_t now_ms);
+/* Operations per 1,000 seconds, over the last ten. */
+uint64_t figures_rate(const struct serve_tenant *tenant);
 
 #endif

@@ -17,13 +17,20 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
+#include "agent/cache/tags.h"
 #include "agent/serve/serve_priv.h"
+#include "agent/store/spill/spill.h"
 
 #define MAILBOX_LIMIT 65536u
 #define FIGURES_MS 250u
-#define DRAIN_MS 5u /* between drains while busy */
+#define DRAIN_MS 5u        /* between drains while busy */
+#define PUTS_PER_DRAIN 16u /* of each client, sooner than that */
 #define TENANT_QUANTUM (256 << 10)
 #define POLL_NS 5000u /* of inner polling per turn of the loop */
+#define TICK_MS 50u   /* loads, generations */
+#define LOAD_TIMEOUT_MAX_MS 600000u
+#define TAG_EPOCHS_MAX 65536u /* of a tenant, remembered */
+#define TAG_EPOCHS_BYTES (8u << 20)
 
 /* ---- turns -------------------------------------------------------------------------------------------------- */
 
@@ -65,10 +72,33 @@ static void drain_on_reclaim(void *context)
 	struct client *any = tenant->clients;
 	uint64_t now_ms = clock_monotonic_ms();
 
-	if (!any || now_ms - any->worker->drained_ms < DRAIN_MS)
+	/* A client's touches fit 64 reads of one thread: soon enough that few are lost, seldom enough not to matter. */
+	if (!any || (now_ms - any->worker->drained_ms < DRAIN_MS &&
+		     ++tenant->puts_undrained < PUTS_PER_DRAIN * any->worker->client_count))
 		return;
+	tenant->puts_undrained = 0;
 	any->worker->drained_ms = now_ms;
 	figures_drain_tenant(tenant);
+}
+
+/* An entry leaves the ring to make room. */
+static void drop_on_reclaim(void *context, const struct rshm_item *item, uint64_t position)
+{
+	struct serve_tenant *tenant = context;
+	uint64_t now_ms = clock_monotonic_ms();
+	bool expired = now_ms >= item->control_b && !tenant->worker->env->options.hot_max_age_ms;
+	enum eviction_reason reason = EVICTION_CAPACITY;
+
+	(void)position;
+	if (expired)
+		reason = EVICTION_EXPIRED;
+	else if (hot_is_short_of_memory(tenant->hot))
+		reason = EVICTION_MEMORY_PRESSURE;
+	evictions_record(tenant->evictions, reason,
+			 rshm_entry_bytes(item->key_len, item->metadata_len, item->value_len),
+			 figures_idle_ms(tenant, item->key, item->key_len, now_ms), item->key, item->key_len, now_ms);
+	if (!expired)
+		spilling_keep(tenant, item);
 }
 
 static bool serve_all(struct worker *worker)
@@ -191,6 +221,19 @@ static void figures_on_timer(uv_timer_t *timer)
 	figures_publish(worker);
 }
 
+static void tick_on_timer(uv_timer_t *timer)
+{
+	struct worker *worker = timer->data;
+	uint64_t now_ms = clock_monotonic_ms();
+
+	loading_tick(worker->loading, now_ms);
+	for (size_t i = 0; i < worker->tenant_count; i++) {
+		space_tick(&worker->tenants[i].space, now_ms);
+		dictionaries_tick(&worker->tenants[i], now_ms);
+		warming_tick(&worker->tenants[i], now_ms);
+	}
+}
+
 /* ---- end ---------------------------------------------------------------------------------------------------- */
 
 static void mailbox_on_closed(void *context)
@@ -201,6 +244,7 @@ static void mailbox_on_closed(void *context)
 	uv_close((uv_handle_t *)&worker->check, NULL);
 	uv_close((uv_handle_t *)&worker->idle, NULL);
 	uv_close((uv_handle_t *)&worker->timer, NULL);
+	uv_close((uv_handle_t *)&worker->tick, NULL);
 	uv_close((uv_handle_t *)&worker->drain_timer, NULL);
 }
 
@@ -212,15 +256,30 @@ static void hot_on_closed(void *context)
 		mailbox_close(&worker->mailbox, mailbox_on_closed, worker);
 }
 
+static void spill_on_closed(void *context)
+{
+	struct worker *worker = context;
+
+	worker->spill = NULL;
+	for (size_t i = 0; i < worker->tenant_count; i++)
+		warming_save(&worker->tenants[i]);
+	for (size_t i = 0; i < worker->tenant_count; i++)
+		hot_close(worker->tenants[i].hot, worker->keep, hot_on_closed, worker);
+	if (worker->tenant_count == 0)
+		mailbox_close(&worker->mailbox, mailbox_on_closed, worker);
+}
+
 static void store_on_closed(void *context)
 {
 	struct worker *worker = context;
 
 	worker->store = NULL;
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		hot_close(worker->tenants[i].hot, worker->keep, hot_on_closed, worker);
-	if (worker->tenant_count == 0)
-		mailbox_close(&worker->mailbox, mailbox_on_closed, worker);
+		spilling_destroy(&worker->tenants[i]);
+	if (worker->spill)
+		spill_close(worker->spill, spill_on_closed, worker);
+	else
+		spill_on_closed(worker);
 }
 
 static void revalidation_on_closed(void *context)
@@ -238,10 +297,13 @@ static void close_all(struct worker *worker)
 	worker->closing = true;
 	uv_timer_stop(&worker->drain_timer);
 	uv_timer_stop(&worker->timer);
+	uv_timer_stop(&worker->tick);
 	figures_publish(worker);
 	for (size_t i = 0; i < worker->tenant_count; i++)
 		while (worker->tenants[i].clients)
 			client_drop(worker->tenants[i].clients, NULL);
+	for (size_t i = 0; i < worker->tenant_count; i++)
+		space_stop(&worker->tenants[i].space);
 	worker->tenants_open = worker->tenant_count;
 	worker->revalidations_open = worker->tenant_count;
 	for (size_t i = 0; i < worker->tenant_count; i++)
@@ -264,6 +326,8 @@ enum worker_order {
 	ORDER_CONNECT,
 	ORDER_STOP,
 	ORDER_REVALIDATE,
+	ORDER_EVICTION,
+	ORDER_DICTIONARY,
 };
 
 struct order {
@@ -273,6 +337,9 @@ struct order {
 	struct worker_client client;
 	uint32_t drain_ms;
 	bool keep;
+	const struct tenant *tenant;
+	enum hot_policy eviction;
+	struct worker_dictionary_order dictionary;
 };
 
 static void connect_client(struct worker *worker, const struct worker_client *from)
@@ -291,6 +358,8 @@ static void begin_stop(struct worker *worker, const struct order *order)
 	if (worker->stopping)
 		return;
 	worker->stopping = true;
+	for (size_t i = 0; i < worker->tenant_count; i++)
+		warming_stop(&worker->tenants[i]);
 	worker->keep = order->keep;
 	worker->drain_until_ms = clock_monotonic_ms() + order->drain_ms;
 	uv_timer_start(&worker->drain_timer, drain_on_timer, 0, 5);
@@ -307,6 +376,16 @@ static void order_on_arrival(struct mailbox_message *message)
 		break;
 	case ORDER_STOP:
 		begin_stop(worker, order);
+		break;
+	case ORDER_EVICTION:
+		for (size_t i = 0; i < worker->tenant_count; i++)
+			if (worker->tenants[i].tenant == order->tenant)
+				hot_set_policy(worker->tenants[i].hot, order->eviction);
+		break;
+	case ORDER_DICTIONARY:
+		for (size_t i = 0; i < worker->tenant_count; i++)
+			if (worker->tenants[i].tenant == order->dictionary.tenant)
+				training_order(&worker->tenants[i], &order->dictionary);
 		break;
 	case ORDER_REVALIDATE:
 		for (size_t i = 0; i < worker->tenant_count && !worker->closing; i++)
@@ -348,6 +427,8 @@ static int open_tenant(struct worker *worker, struct serve_tenant *st, const str
 		.tenant = tenant->id,
 		.limit_bytes = tenant->memory_bytes,
 		.policy = tenant->stale_policy,
+		.eviction = tenant->eviction,
+		.negatives_max = tenant->negatives_max,
 		.stale_limit_ms = tenant->stale_limit_ms,
 		.users = tenant->users,
 		.user_count = tenant->user_count,
@@ -357,14 +438,24 @@ static int open_tenant(struct worker *worker, struct serve_tenant *st, const str
 	struct store_name name;
 
 	st->tenant = tenant;
+	st->worker = worker;
 	name = entry_store_name(tenant);
+	st->tag_epochs = tag_epochs_create(TAG_EPOCHS_MAX, TAG_EPOCHS_BYTES);
+	st->evictions = evictions_create(NULL, clock_monotonic_ms());
+	st->accesses = accesses_create();
+	if (!st->tag_epochs || !st->evictions || !st->accesses)
+		return RSHM_E_NOMEM;
+	space_init(&st->space, st, worker->store, env->options.hot_max_age_ms, env->options.inflight_max);
 	histogram_init(&st->hit_ns);
 	(void)hot_open(env->hot, &settings, &worker->loop, adoption_for(worker, tenant), &st->hot);
 	if (!st->hot)
 		return RSHM_E_NOMEM;
 	hot_set_reclaim_hook(st->hot, drain_on_reclaim, st);
+	hot_set_drop_hook(st->hot, drop_on_reclaim, st);
+	if (spilling_create(st, worker->spill) < 0 || dictionaries_create(st) < 0)
+		return RSHM_E_NOMEM;
 	st->figures = rshm_agent_tenants(env->agent) + worker->tenant_figures_first;
-	return revalidation_create(&worker->loop, st->hot, worker->store, &name, env->source,
+	return revalidation_create(&worker->loop, st->hot, &st->space.base, &name, env->source,
 				   &env->agent->sources[env->source], &st->revalidation);
 }
 
@@ -402,6 +493,7 @@ static int open_tenants(struct worker *worker)
 static int open_worker(struct worker *worker)
 {
 	const struct serve_environment *env = worker->env;
+	struct loading_limits loads = {.load_timeout_max_ms = LOAD_TIMEOUT_MAX_MS};
 	int status;
 
 	must(uv_loop_init(&worker->loop) == 0);
@@ -411,13 +503,21 @@ static int open_worker(struct worker *worker)
 	uv_idle_init(&worker->loop, &worker->idle);
 	uv_timer_init(&worker->loop, &worker->timer);
 	uv_timer_init(&worker->loop, &worker->drain_timer);
+	uv_timer_init(&worker->loop, &worker->tick);
 	worker->prepare.data = worker->check.data = worker->idle.data = worker;
-	worker->timer.data = worker->drain_timer.data = worker;
+	worker->timer.data = worker->drain_timer.data = worker->tick.data = worker;
 	worker->inflight = inflight_create(env->options.inflight_max);
-	if (!worker->inflight)
+	loads.keys = loads.waiting = env->options.inflight_max;
+	loads.per_owner = env->options.inflight_max / 8;
+	loads.key_bytes = env->options.worker_staging_bytes;
+	worker->loading = loading_create(&loads);
+	if (!worker->inflight || !worker->loading)
 		return RSHM_E_NOMEM;
-	status = env->open_store(env->context, &worker->loop, &worker->store, worker->start_error,
+	status = env->open_store(env->context, worker->index, &worker->loop, &worker->store, worker->start_error,
 				 sizeof(worker->start_error));
+	if (status == RSHM_OK)
+		status = env->open_spill(env->context, worker->index, &worker->loop, &worker->spill,
+					 worker->start_error, sizeof(worker->start_error));
 	if (status == RSHM_OK)
 		status = open_tenants(worker);
 	return status;
@@ -447,6 +547,15 @@ static void free_pools(struct worker *worker)
 	}
 }
 
+static void close_tenant(struct serve_tenant *tenant)
+{
+	tag_epochs_destroy(&tenant->tag_epochs);
+	dictionaries_destroy(tenant);
+	evictions_destroy(&tenant->evictions);
+	accesses_destroy(&tenant->accesses);
+	warming_destroy(tenant);
+}
+
 static void *worker_main(void *argument)
 {
 	struct worker *worker = argument;
@@ -459,11 +568,17 @@ static void *worker_main(void *argument)
 		uv_prepare_start(&worker->prepare, prepare_on_turn);
 		uv_check_start(&worker->check, check_on_turn);
 		uv_timer_start(&worker->timer, figures_on_timer, FIGURES_MS, FIGURES_MS);
+		uv_timer_start(&worker->tick, tick_on_timer, 0, TICK_MS);
+		for (size_t i = 0; i < worker->tenant_count; i++)
+			warming_begin(&worker->tenants[i]);
 		figures_publish(worker);
 		tell_started(worker, RSHM_OK);
 		uv_run(&worker->loop, UV_RUN_DEFAULT);
 		must(uv_loop_close(&worker->loop) == 0);
 		inflight_destroy(&worker->inflight);
+		loading_destroy(&worker->loading);
+		for (size_t i = 0; i < worker->tenant_count; i++)
+			close_tenant(&worker->tenants[i]);
 		free_pools(worker);
 		free(worker->tenants);
 	} else {
@@ -558,4 +673,33 @@ void worker_report(struct worker *worker, struct worker_report *ret)
 	pthread_mutex_lock(&worker->lock);
 	*ret = worker->snapshot;
 	pthread_mutex_unlock(&worker->lock);
+}
+
+bool worker_tenant_report(struct worker *worker, const struct tenant *tenant, struct tenant_report *ret)
+{
+	for (size_t i = 0; i < worker->tenant_count; i++) {
+		if (worker->tenants[i].tenant != tenant)
+			continue;
+		pthread_mutex_lock(&worker->lock);
+		*ret = worker->tenants[i].snapshot;
+		pthread_mutex_unlock(&worker->lock);
+		return true;
+	}
+	return false;
+}
+
+void worker_set_eviction(struct worker *worker, const struct tenant *tenant, enum hot_policy eviction)
+{
+	struct order order = {.what = ORDER_EVICTION, .tenant = tenant, .eviction = eviction};
+
+	if (!post(worker, &order))
+		log_warn("serve", "tenant %s: worker %u is too busy to change the eviction policy; reload again",
+			 tenant->id, worker->index);
+}
+
+bool worker_change_dictionary(struct worker *worker, const struct worker_dictionary_order *order)
+{
+	struct order post_order = {.what = ORDER_DICTIONARY, .dictionary = *order};
+
+	return post(worker, &post_order);
 }

@@ -63,7 +63,9 @@ static int build_tenant(const struct tenant_settings *s, struct tenant *tenant, 
 	must(text_is_name(s->id, RSHM_TENANT_MAX));
 	memcpy(tenant->id, s->id, strlen(s->id) + 1);
 	tenant->shards = 1;
-	tenant->generation = 1;
+	tenant->write_behind = s->write_behind;
+	tenant->eviction = s->eviction;
+	tenant->negatives_max = s->negatives_max;
 	tenant->memory_bytes = s->memory_bytes;
 	tenant->default_ttl_ms = s->default_ttl_ms;
 	tenant->ttl_jitter_percent = s->ttl_jitter_percent;

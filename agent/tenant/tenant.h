@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "agent/cache/policy.h"
 #include "shm/msg.h"
 
 #define TENANT_OVERFLOW_UID 65534u /* what foreign uids read as across user namespaces: refused always */
@@ -21,13 +22,15 @@ struct tenant {
 	char id[RSHM_TENANT_MAX + 1];
 	uint32_t number; /* the embedded store's short form */
 	uint32_t shards;
-	uint64_t generation;     /* of the namespace */
 	uint32_t worker;         /* index of its owner */
 	uint64_t memory_bytes;   /* limit of its hot segment; 0 = the agent's total */
 	uint64_t default_ttl_ms; /* 0 = entries do not expire */
 	uint32_t ttl_jitter_percent;
 	enum rshm_policy stale_policy;
 	uint64_t stale_limit_ms;
+	bool write_behind;        /* writes that do not say how are acknowledged from the journal */
+	enum hot_policy eviction; /* at start; changed live in the tenant's tier */
+	uint32_t negatives_max;   /* remembered absences */
 	uid_t *users;
 	size_t user_count;
 	gid_t *groups;
@@ -48,6 +51,9 @@ struct tenant_settings {
 	uint64_t memory_bytes, default_ttl_ms, stale_limit_ms;
 	uint32_t ttl_jitter_percent;
 	enum rshm_policy stale_policy;
+	bool write_behind;
+	enum hot_policy eviction;
+	uint32_t negatives_max;
 };
 
 /*

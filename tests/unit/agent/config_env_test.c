@@ -1,4 +1,5 @@
 /* The fifteen tests of the seed's configuration, for the options that exist, and what is stricter here. */
+#include "agent/store/compress.h"
 #include "tests/unit/agent/config_fixture.h"
 
 static struct config *load_env(const char *const *environment)
@@ -33,11 +34,11 @@ static void redis_options_come_from_the_environment(void **state)
 
 static void cache_options_come_from_the_environment(void **state)
 {
-	struct config *config =
-		load_env(environment("CACHE_DEFAULT_TTL_SECONDS=7200", "CACHE_MAX_ENTRY_SIZE_BYTES=10485760",
-				     "CACHE_KEY_PREFIX=test", "CACHE_VERSION=v2", "CACHE_ENABLE_COMPRESSION=false",
-				     "CACHE_COMPRESSION_THRESHOLD_BYTES=2048", "CACHE_COMPRESSION_ALGORITHM=zstd",
-				     "CACHE_MAX_MEMORY_BYTES=1073741824", "CACHE_EVICTION_POLICY=LRU"));
+	struct config *config = load_env(environment(
+		"CACHE_DEFAULT_TTL_SECONDS=7200", "CACHE_MAX_ENTRY_SIZE_BYTES=10485760", "CACHE_KEY_PREFIX=test",
+		"CACHE_VERSION=v2", "CACHE_ENABLE_COMPRESSION=false", "CACHE_COMPRESSION_THRESHOLD_BYTES=2048",
+		"CACHE_COMPRESSION_ALGORITHM=zstd", "CACHE_MAX_MEMORY_BYTES=1073741824", "CACHE_EVICTION_POLICY=LFU",
+		"CACHE_ENABLE_WARMING=false", "CACHE_WARMING_BATCH_SIZE=50"));
 
 	(void)state;
 	assert_int_equal(config->cache.default_ttl_seconds, 7200);
@@ -48,7 +49,9 @@ static void cache_options_come_from_the_environment(void **state)
 	assert_int_equal(config->cache.compression_threshold_bytes, 2048);
 	assert_int_equal(config->cache.compression_algorithm, CONFIG_COMPRESSION_ZSTD);
 	assert_int_equal(config->cache.max_memory_bytes, 1073741824);
-	assert_int_equal(config->cache.eviction_policy, CONFIG_EVICTION_LRU);
+	assert_int_equal(config->cache.eviction_policy, CONFIG_EVICTION_LFU);
+	assert_false(config->cache.enable_warming);
+	assert_int_equal(config->cache.warming_batch_size, 50);
 	config_destroy(&config);
 }
 
@@ -100,6 +103,10 @@ static void compression_algorithm_takes_its_words_in_any_case(void **state)
 		     {"CACHE_COMPRESSION_ALGORITHM=auto", CONFIG_COMPRESSION_AUTO}};
 
 	(void)state;
+	if (!RIPTIDE_COMPRESSION) {
+		print_message("this build has no compression\n");
+		skip();
+	}
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct config *config = load_env(environment(cases[i].setting));
 
@@ -107,6 +114,28 @@ static void compression_algorithm_takes_its_words_in_any_case(void **state)
 		config_destroy(&config);
 	}
 }
+
+#if !RIPTIDE_COMPRESSION
+static void a_build_without_compression_refuses_to_be_asked_for_it(void **state)
+{
+	static const char why[] = "this build has no compression; allowed is cache.compression_algorithm = none";
+	struct config *config;
+	char wanted[256];
+
+	(void)state;
+	snprintf(wanted, sizeof(wanted), "CACHE_COMPRESSION_ALGORITHM (environment): cache.compression_algorithm: %s",
+		 why);
+	assert_string_equal(load_error(NULL, environment("CACHE_COMPRESSION_ALGORITHM=lz4")), wanted);
+	assert_string_equal(load_error(NULL, environment("CACHE_COMPRESSION_ALGORITHM=zstd")), wanted);
+	assert_string_equal(load_error(NULL, environment("CACHE_COMPRESSION_ALGORITHM=auto")), wanted);
+	snprintf(wanted, sizeof(wanted), "ENABLE_COMPRESSION (environment): cache.enable_compression: %s", why);
+	assert_string_equal(load_error(NULL, environment("ENABLE_COMPRESSION=true")), wanted);
+	config = load_env(environment("ENABLE_COMPRESSION=true", "CACHE_COMPRESSION_ALGORITHM=none"));
+	config_destroy(&config);
+	config = load_env(environment("ENABLE_COMPRESSION=false", "CACHE_COMPRESSION_ALGORITHM=zstd"));
+	config_destroy(&config);
+}
+#endif
 
 static void defaults_hold_when_the_environment_is_empty(void **state)
 {
@@ -124,7 +153,8 @@ static void defaults_hold_when_the_environment_is_empty(void **state)
 	assert_string_equal(config->cache.version, "v1");
 	assert_true(config->cache.enable_compression);
 	assert_int_equal(config->cache.compression_threshold_bytes, 1024);
-	assert_int_equal(config->cache.compression_algorithm, CONFIG_COMPRESSION_LZ4);
+	assert_int_equal(config->cache.compression_algorithm,
+			 RIPTIDE_COMPRESSION ? CONFIG_COMPRESSION_LZ4 : CONFIG_COMPRESSION_NONE);
 	assert_int_equal(config->agent.shutdown_timeout_seconds, 30);
 	assert_true(config->tenancy.enabled);
 	assert_int_equal(config->tenancy.max_tenants, 1000);
@@ -155,9 +185,9 @@ static void values_that_cannot_be_read_are_errors_that_name_the_variable(void **
 		{"CACHE_COMPRESSION_ALGORITHM=gzip",
 		 "CACHE_COMPRESSION_ALGORITHM (environment): cache.compression_algorithm: \"gzip\" is not a known word; allowed is "
 		 "one of lz4, zstd, auto, none"},
-		{"CACHE_EVICTION_POLICY=LFU",
-		 "CACHE_EVICTION_POLICY (environment): cache.eviction_policy: \"LFU\" is not a known "
-		 "word; allowed is only lru"},
+		{"CACHE_EVICTION_POLICY=FIFO",
+		 "CACHE_EVICTION_POLICY (environment): cache.eviction_policy: \"FIFO\" is not a known "
+		 "word; allowed is one of lru, lfu, ttl, random, s3fifo"},
 		{"CACHE_MAX_MEMORY_BYTES=1.5G",
 		 "CACHE_MAX_MEMORY_BYTES (environment): cache.max_memory_bytes: \"1.5G\" cannot be "
 		 "read; allowed is a size from 0 to 16T, in bytes or with K, M, G, T"},
@@ -291,6 +321,9 @@ int main(void)
 		cmocka_unit_test(tenant_options_come_from_the_environment),
 		cmocka_unit_test(performance_and_pool_options_come_from_the_environment),
 		cmocka_unit_test(compression_algorithm_takes_its_words_in_any_case),
+#if !RIPTIDE_COMPRESSION
+		cmocka_unit_test(a_build_without_compression_refuses_to_be_asked_for_it),
+#endif
 		cmocka_unit_test(defaults_hold_when_the_environment_is_empty),
 		cmocka_unit_test(values_that_cannot_be_read_are_errors_that_name_the_variable),
 		cmocka_unit_test(booleans_have_eight_words),

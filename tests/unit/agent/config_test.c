@@ -2,6 +2,7 @@
 
 #include "agent/config_option.h"
 #include "agent/config_url.h"
+#include "agent/store/compress.h"
 #include "tests/unit/agent/config_fixture.h"
 
 /* ---- the table and the shipped file ---- */
@@ -126,6 +127,13 @@ static void config_shipped_file_changes_nothing_with_its_defaults_in_force(void 
 
 	(void)state;
 	assert_int_equal(config_compare(plain, shipped, count_change, &changes), 0);
+	if (!RIPTIDE_COMPRESSION) {
+		print_message("only so far: this build refuses the file's compression\n");
+		config_destroy(&plain);
+		config_destroy(&shipped);
+		free(text);
+		return;
+	}
 	tenant = strstr(text, "\n#tenant");
 	assert_non_null(tenant);
 	tenant[1] = '\0';
@@ -151,7 +159,8 @@ static void config_table_is_sound(void **state)
 		assert_ptr_equal(config_option_find(option->name), option);
 		assert_non_null(option->help);
 		assert_int_equal(option->help[strlen(option->help) - 1], '.');
-		assert_int_equal(strspn(option->name, "abcdefghijklmnopqrstuvwxyz_."), strlen(option->name));
+		assert_int_equal(strspn(option->name, "abcdefghijklmnopqrstuvwxyz0123456789_."),
+				 strlen(option->name));
 		assert_true(option->words != NULL || option->type == CONFIG_BOOL || option->max > option->min);
 		assert_true(option->environment != NULL || option->environment_alias == NULL);
 		/* A unit in the name is the unit of the type. */
@@ -404,7 +413,7 @@ static void config_tenants_are_checked(void **state)
 	check_error(
 		"tenant \"a\" {\n uid = 1\n}\n",
 		":2: tenant.uid: no such option; this section has users, groups, memory_bytes, default_ttl_seconds, "
-		"stale_policy");
+		"write_mode, eviction_policy, stale_policy");
 }
 
 /* ---- comparing ---- */

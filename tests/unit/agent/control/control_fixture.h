@@ -56,7 +56,9 @@ struct seen {
 	struct control_peer connected_peer;
 	char tenant[80], program[80];
 	size_t token_length;
-	int clock_differs, attach_calls, reloads;
+	int clock_differs, attach_calls, reloads, dictionary_calls;
+	char content_type[80];
+	uint32_t dictionary_id;
 	uint16_t report_op;
 	unsigned int made, connected, released;
 };
@@ -176,6 +178,20 @@ static void plane_reload(void *context, control_text_fn *done, void *done_contex
 	plane_text(context, done, done_context);
 }
 
+static void plane_dictionary(void *context, const struct control_dictionary *request, control_text_fn *done,
+			     void *done_context)
+{
+	struct plane *p = context;
+
+	p->seen.dictionary_calls++;
+	p->seen.report_op = request->op;
+	p->seen.dictionary_id = request->id;
+	snprintf(p->seen.tenant, sizeof(p->seen.tenant), "%s", request->tenant);
+	snprintf(p->seen.content_type, sizeof(p->seen.content_type), "%s",
+		 request->content_type ? request->content_type : "not said");
+	plane_text(context, done, done_context);
+}
+
 /* ---- the loop thread ----------------------------------------------------------------------------------------- */
 
 static void plane_on_wake(uv_async_t *wake)
@@ -201,6 +217,7 @@ static void *plane_run(void *context)
 		.release = plane_release,
 		.report = plane_report,
 		.reload = plane_reload,
+		.dictionary = plane_dictionary,
 	};
 	int status;
 

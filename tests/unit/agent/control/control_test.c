@@ -57,6 +57,83 @@ static void reports_and_reload_answer_what_the_hooks_say(void **state)
 	plane_stop(&p);
 }
 
+/* NULL and 0: the tag is left out. */
+static int ask_dictionary(int fd, uint16_t op, const char *tenant, const char *type, uint32_t id)
+{
+	unsigned char message[512];
+	struct rshm_tlv_writer writer;
+
+	rshm_tlv_begin(&writer, message, sizeof(message), op, 0, 32);
+	if (tenant)
+		rshm_tlv_text(&writer, RSHM_TAG_TENANT, tenant);
+	if (type)
+		rshm_tlv_text(&writer, RSHM_TAG_CONTENT_TYPE, type);
+	if (id)
+		rshm_tlv_u32(&writer, RSHM_TAG_DICTIONARY_ID, id);
+	return peer_ask(fd, message, (size_t)rshm_tlv_finish(&writer), NULL);
+}
+
+static void what_is_asked_about_dictionaries_reaches_the_hook_checked(void **state)
+{
+	char longest[65], longer[66];
+	struct plane p;
+	int fd;
+
+	(void)state;
+	memset(longer, 'x', 65);
+	memset(longest, 'x', 64);
+	longer[65] = longest[64] = '\0';
+	plane_init(&p);
+	plane_start(&p);
+	fd = peer_open(&p);
+	assert_int_equal(ask_dictionary(fd, RSHM_CONTROL_DICT_LIST, "shop", NULL, 0), RSHM_OK);
+	assert_string_equal(seen(&p)->tenant, "shop");
+	assert_string_equal(seen(&p)->content_type, "not said");
+	assert_int_equal(ask_dictionary(fd, RSHM_CONTROL_DICT_TRAIN, "shop", "", 0), RSHM_OK);
+	assert_string_equal(seen(&p)->content_type, "");
+	assert_int_equal(ask_dictionary(fd, RSHM_CONTROL_DICT_TRAIN, "shop", longest, 0), RSHM_OK);
+	assert_string_equal(seen(&p)->content_type, longest);
+	assert_int_equal(ask_dictionary(fd, RSHM_CONTROL_DICT_DROP, "shop", NULL, 4000000000u), RSHM_OK);
+	assert_int_equal(seen(&p)->dictionary_id, 4000000000u);
+	assert_int_equal(seen(&p)->report_op, RSHM_CONTROL_DICT_DROP);
+	assert_int_equal(seen(&p)->dictionary_calls, 4);
+	assert_int_equal(ask_dictionary(fd, RSHM_CONTROL_DICT_TRAIN, "shop", longer, 0), RSHM_E_INVALID);
+	assert_int_equal(ask_dictionary(fd, RSHM_CONTROL_DICT_LIST, NULL, NULL, 0), RSHM_E_INVALID);
+	assert_int_equal(ask_dictionary(fd, RSHM_CONTROL_DICT_LIST, longer, NULL, 0), RSHM_E_INVALID);
+	assert_int_equal(ask_dictionary(fd, RSHM_CONTROL_DICT_SHOW, "shop", NULL, 0), RSHM_E_INVALID);
+	assert_int_equal(ask_dictionary(fd, RSHM_CONTROL_DICT_DROP, "shop", NULL, 0), RSHM_E_INVALID);
+	assert_int_equal(seen(&p)->dictionary_calls, 4);
+	close(fd);
+	plane_stop(&p);
+}
+
+static int dictionaries_are_denied(struct plane *p, void *context)
+{
+	int fd = peer_connect(p->control_path);
+
+	(void)context;
+	if (fd < 0 || !peer_hello(fd))
+		return 1;
+	for (uint16_t op = RSHM_CONTROL_DICT_LIST; op <= RSHM_CONTROL_DICT_DROP; op++)
+		if (ask_dictionary(fd, op, "default", "", 1) != RSHM_E_DENIED)
+			return 2;
+	return 0;
+}
+
+static void dictionaries_are_for_root_and_the_agents_own_user(void **state)
+{
+	struct plane p;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	plane_init(&p);
+	plane_start(&p);
+	assert_int_equal(as_user(12345, dictionaries_are_denied, &p, NULL), 0);
+	assert_int_equal(seen(&p)->dictionary_calls, 0);
+	plane_stop(&p);
+}
+
 static int reload_is_denied(struct plane *p, void *context)
 {
 	int fd = peer_connect(p->control_path);
@@ -111,7 +188,7 @@ static void unknown_operation_is_unsupported(void **state)
 	plane_init(&p);
 	plane_start(&p);
 	fd = peer_open(&p);
-	assert_int_equal(peer_op(fd, 207), RSHM_E_UNSUPPORTED);
+	assert_int_equal(peer_op(fd, 299), RSHM_E_UNSUPPORTED);
 	assert_int_equal(peer_op(fd, RSHM_OP_GET), RSHM_E_UNSUPPORTED);
 	assert_int_equal(peer_op(fd, 0), RSHM_E_UNSUPPORTED);
 	assert_int_equal(peer_op(fd, RSHM_CONTROL_PING), RSHM_OK);
@@ -547,6 +624,8 @@ int main(void)
 		cmocka_unit_test(reports_and_reload_answer_what_the_hooks_say),
 		cmocka_unit_test(reload_is_for_root_and_the_agents_own_user),
 		cmocka_unit_test(answer_above_the_message_limit_is_refused_with_its_size),
+		cmocka_unit_test(what_is_asked_about_dictionaries_reaches_the_hook_checked),
+		cmocka_unit_test(dictionaries_are_for_root_and_the_agents_own_user),
 		cmocka_unit_test(unknown_operation_is_unsupported),
 		cmocka_unit_test(undecodable_message_is_answered_if_it_has_a_header),
 		cmocka_unit_test(requests_sent_at_once_are_answered_one_after_the_other),

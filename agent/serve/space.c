@@ -1,0 +1,174 @@
+/*
+ * space.c - a tenant's view of the store: every name gets the generation of its namespace that is in force.
+ *
+ * `clear` removes all entries of a tenant in one step by making another generation the present one; what the old ones still
+ * hold is swept in the background. Which generation is in force stands in the backend, because all agents must agree; until
+ * it is known, requests wait here, each at most until its deadline. Where other agents share the backend it is asked for
+ * again every hot_max_age_ms, so that their `clear` reaches our hot copies no later than any other foreign change.
+ *
+ * Callers leave name.generation at 0; a number there is taken as it is (the sweep's).
+ */
+#include <string.h>
+
+#include "agent/base/assert.h"
+#include "agent/base/clock.h"
+#include "agent/base/log.h"
+#include "agent/serve/serve_priv.h"
+
+#define GENERATION_DEADLINE_MS 5000u
+#define RETRY_MS 500u
+
+static struct space *space_of(struct store *store)
+{
+	return (struct space *)store;
+}
+
+static bool names_an_entry(const struct store_request *request)
+{
+	return request->op <= STORE_LIST;
+}
+
+static void pass_on(struct space *space, struct store_request *request)
+{
+	if (names_an_entry(request) && request->name.generation == 0)
+		request->name.generation = space->generation;
+	store_submit(space->backend, request);
+}
+
+static void answer(struct store_request *request, int status)
+{
+	request->status = status;
+	request->done(request);
+}
+
+static void release_waiting(struct space *space, int status)
+{
+	struct store_request *request = space->waiting;
+
+	space->waiting = NULL;
+	space->waiting_count = 0;
+	while (request) {
+		struct store_request *next = request->next;
+
+		if (status < 0)
+			answer(request, status);
+		else
+			pass_on(space, request);
+		request = next;
+	}
+}
+
+void space_set_generation(struct space *space, uint64_t generation, uint64_t swept)
+{
+	bool changed = space->generation && space->generation != generation;
+
+	space->generation = generation;
+	space->swept = swept;
+	space->known_at_ms = clock_monotonic_ms();
+	if (changed) {
+		log_info("serve", "tenant %s: cleared; generation %llu is in force", space->tenant->tenant->id,
+			 (unsigned long long)generation);
+		hot_clear(space->tenant->hot);
+		accesses_forget_all(space->tenant->accesses);
+		spilling_remove_generations(space->tenant, generation - 1);
+	}
+	if (swept + 1 < generation)
+		sweep_start(space->tenant);
+}
+
+static void generation_on_known(struct store_request *request)
+{
+	struct space *space = request->context;
+
+	space->asking = false;
+	if (request->status == RSHM_OK) {
+		space_set_generation(space, request->generation, request->swept);
+		release_waiting(space, RSHM_OK);
+		return;
+	}
+	space->retry_at_ms = clock_monotonic_ms() + RETRY_MS;
+	/* With a generation known once, an outage changes nothing: the requests meet it themselves. */
+	release_waiting(space, space->generation                   ? RSHM_OK
+			       : request->status == RSHM_E_UNKNOWN ? RSHM_E_TIMEDOUT
+								   : request->status);
+}
+
+static void ask(struct space *space)
+{
+	if (space->asking || space->closing)
+		return;
+	space->asking = true;
+	space->question = (struct store_request){
+		.op = STORE_GENERATION,
+		.name = entry_store_name(space->tenant->tenant),
+		.deadline_ms = clock_monotonic_ms() + GENERATION_DEADLINE_MS,
+		.done = generation_on_known,
+		.context = space,
+	};
+	store_submit(space->backend, &space->question);
+}
+
+void space_tick(struct space *space, uint64_t now_ms)
+{
+	struct store_request **link = &space->waiting;
+
+	while (*link) {
+		struct store_request *request = *link;
+
+		if (now_ms < request->deadline_ms) {
+			link = &request->next;
+			continue;
+		}
+		*link = request->next;
+		space->waiting_count--;
+		answer(request, RSHM_E_TIMEDOUT);
+		/* `done` may have changed the list. */
+		link = &space->waiting;
+	}
+	if (!space->generation ? now_ms >= space->retry_at_ms
+			       : space->max_age_ms && now_ms - space->known_at_ms >= space->max_age_ms / 2)
+		ask(space);
+}
+
+static void space_submit(struct store *store, struct store_request *request)
+{
+	struct space *space = space_of(store);
+
+	if (space->generation || !names_an_entry(request) || request->name.generation) {
+		pass_on(space, request);
+		return;
+	}
+	if (space->closing || space->waiting_count >= space->waiting_max) {
+		answer(request, space->closing ? RSHM_E_CLOSED : RSHM_E_AGAIN);
+		return;
+	}
+	request->next = space->waiting;
+	space->waiting = request;
+	space->waiting_count++;
+	ask(space);
+}
+
+static void space_status(struct store *store, struct store_status *ret)
+{
+	store_status(space_of(store)->backend, ret);
+}
+
+static const struct store_ops space_ops = {.name = "space", .submit = space_submit, .status = space_status};
+
+void space_init(struct space *space, struct serve_tenant *tenant, struct store *backend, uint64_t max_age_ms,
+		uint32_t waiting_max)
+{
+	*space = (struct space){
+		.base = {.ops = &space_ops},
+		.tenant = tenant,
+		.backend = backend,
+		.max_age_ms = max_age_ms,
+		.waiting_max = waiting_max,
+	};
+}
+
+void space_stop(struct space *space)
+{
+	space->closing = true;
+	release_waiting(space, RSHM_E_CLOSED);
+}

@@ -1,0 +1,185 @@
+/*
+ * spilling.c - the disk tier between shared memory and the backend.
+ *
+ *   evicted from the ring while alive ─▶ an envelope on disk, under the version it had
+ *   a read that misses and remembers one ─▶ disk ─▶ the backend's head: same version? its bytes serve, and are hot again
+ *                                                                       else ─▶ the backend's value
+ *   a read that finds the backend away ─▶ disk ─▶ served as stale, where the tenant's policy allows stale copies
+ *   a write, a delete, a clear ─▶ removed before it is acknowledged
+ *
+ * The head of an entry costs the backend and the network next to nothing, its value may be a megabyte: that is what the disk
+ * saves, and why only larger values are looked for there while the backend answers. Which ones are there is remembered in
+ * a lossy table of fingerprints, so that a miss of anything else is not delayed by a look at the disk. No spilled copy is
+ * ever served as verified unless the backend has just named its version.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/base/clock.h"
+#include "agent/serve/serve_priv.h"
+#include "agent/store/spill/spill.h"
+#include "shm/index.h"
+
+#define MARKS (1u << 16) /* fingerprints: 256 KiB a tenant */
+
+struct spilling {
+	struct spill *tier; /* the worker's */
+	uint32_t marks[MARKS];
+};
+
+static uint64_t hash_of(const struct serve_tenant *tenant, const void *key, size_t key_len)
+{
+	return rshm_hash((uint64_t)(uintptr_t)tenant, key, key_len);
+}
+
+static uint32_t *mark_of(struct serve_tenant *tenant, const void *key, size_t key_len, uint32_t *ret_print)
+{
+	uint64_t hash = hash_of(tenant, key, key_len);
+
+	*ret_print = (uint32_t)(hash >> 32) | 1;
+	return &tenant->spilling->marks[hash % MARKS];
+}
+
+static struct store_name name_of(const struct serve_tenant *tenant, const void *key, size_t key_len)
+{
+	struct store_name name = entry_store_name(tenant->tenant);
+
+	name.generation = tenant->space.generation;
+	name.key = key;
+	name.key_len = key_len;
+	return name;
+}
+
+int spilling_create(struct serve_tenant *tenant, struct spill *tier)
+{
+	if (!tier)
+		return RSHM_OK;
+	tenant->spilling = calloc(1, sizeof(*tenant->spilling));
+	if (!tenant->spilling)
+		return RSHM_E_NOMEM;
+	tenant->spilling->tier = tier;
+	return RSHM_OK;
+}
+
+void spilling_destroy(struct serve_tenant *tenant)
+{
+	free(tenant->spilling);
+	tenant->spilling = NULL;
+}
+
+/* ---- to disk ------------------------------------------------------------------------------------------------ */
+
+void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item)
+{
+	const struct serve_environment *env = tenant->worker->env;
+	uint32_t skip, print, *mark;
+	struct envelope_buffer envelope = {0};
+	struct envelope_input input;
+	struct store_name name;
+
+	if (!tenant->spilling || !tenant->space.generation ||
+	    rshm_control_flags(item->control_a) & RSHM_FLAG_NEGATIVE || !tagging_holds(tenant, item))
+		return;
+	skip = tagging_prefix(item);
+	input = (struct envelope_input){
+		.key = item->key,
+		.key_len = item->key_len,
+		.metadata = (const unsigned char *)item->metadata + skip,
+		.metadata_len = item->metadata_len - skip,
+		.value = item->value,
+		.value_len = item->value_len,
+		.created_ms = item->version >> 16,
+		.version = item->version,
+		.writer_id = env->writer_id,
+	};
+	if (envelope_encode(&input, &env->options.compression, &envelope) < 0)
+		return;
+	name = name_of(tenant, item->key, item->key_len);
+	/* When it expires, the backend's head says. */
+	if (spill_put(tenant->spilling->tier, &name, envelope.bytes, envelope.length, item->version, 0,
+		      rshm_control_source(item->control_a), rshm_control_epoch(item->control_a)) == RSHM_OK) {
+		tenant->counts.spilled++;
+		if (item->value_len >= env->options.spill_read_bytes) {
+			mark = mark_of(tenant, item->key, item->key_len, &print);
+			*mark = print;
+		}
+	}
+	envelope_buffer_fini(&envelope);
+}
+
+void spilling_remove(struct serve_tenant *tenant, const void *key, size_t key_len)
+{
+	struct store_name name;
+
+	if (!tenant->spilling || !tenant->space.generation)
+		return;
+	name = name_of(tenant, key, key_len);
+	spill_remove(tenant->spilling->tier, &name);
+}
+
+void spilling_remove_generations(struct serve_tenant *tenant, uint64_t generation_max)
+{
+	if (tenant->spilling)
+		spill_remove_generations(tenant->spilling->tier, tenant->tenant->number, generation_max);
+}
+
+/* ---- and back ----------------------------------------------------------------------------------------------- */
+
+struct spill_read {
+	struct spill_request request;
+	struct entry_op *op;
+	void (*then)(struct entry_op *op, bool found);
+};
+
+bool spilling_may_have(struct serve_tenant *tenant, const void *key, size_t key_len)
+{
+	uint32_t print, *mark;
+
+	if (!tenant->spilling)
+		return false;
+	mark = mark_of(tenant, key, key_len, &print);
+	return *mark == print;
+}
+
+static void spill_on_read(struct spill_request *request)
+{
+	struct spill_read *read = request->context;
+	struct entry_op *op = read->op;
+	void (*then)(struct entry_op * op, bool found) = read->then;
+	bool found = request->status == RSHM_OK;
+
+	op->tenant->counts.restored += found;
+	if (found) {
+		free(op->held);
+		op->held = malloc(request->result_len);
+		op->held_len = request->result_len;
+		op->held_is_of_before = request->kept;
+		found = op->held != NULL;
+		if (found)
+			memcpy(op->held, request->result, request->result_len);
+	} else if (op->tenant->spilling) {
+		uint32_t print;
+
+		*mark_of(op->tenant, op->key, op->key_len, &print) = 0;
+	}
+	free(read);
+	then(op, found);
+}
+
+void spilling_read(struct entry_op *op, void (*then)(struct entry_op *op, bool found))
+{
+	struct serve_tenant *tenant = op->tenant;
+	struct spill_read *read = tenant->spilling && tenant->space.generation ? calloc(1, sizeof(*read)) : NULL;
+
+	if (!read) {
+		then(op, false);
+		return;
+	}
+	read->op = op;
+	read->then = then;
+	read->request.name = name_of(tenant, op->key, op->key_len);
+	read->request.deadline_ms = op->deadline_ms;
+	read->request.done = spill_on_read;
+	read->request.context = read;
+	spill_get(tenant->spilling->tier, &read->request);
+}
