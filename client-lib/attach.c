@@ -133,7 +133,7 @@ static int receive_welcome(int fd, uint64_t deadline_ms, int *ret_memfd, char *t
 		close(memfd);
 	if (byte == 0)
 		return rt_trouble(trouble, RIPTIDE_EPROTOCOL, "the agent sent no channel");
-	return rt_trouble(trouble, -(int)byte, "the agent refuses the channel: %s", riptide_strerror(-(int)byte));
+	return rt_trouble(trouble, -(int)byte, "the agent refuses the channel: %s", rt_strerror(-(int)byte));
 }
 
 static int ring_in(struct attach *a, int fd, struct rshm_map *ret_map)
@@ -148,7 +148,7 @@ static int ring_in(struct attach *a, int fd, struct rshm_map *ret_map)
 	close(memfd);
 	if (status < 0)
 		return rt_trouble(a->trouble, status, "the agent's channel cannot be mapped: %s",
-				  riptide_strerror(status));
+				  rt_strerror(status));
 	status = rshm_channel_check(ret_map->base, ret_map->size);
 	if (status < 0) {
 		rshm_unmap(ret_map);
@@ -230,7 +230,7 @@ static int parse_answer(struct attach *a, const unsigned char *answer, size_t le
 		return rt_trouble(a->trouble, RIPTIDE_EPROTOCOL, "the agent's answer cannot be understood");
 	if (header.status < 0)
 		return rt_trouble(a->trouble, header.status, "the agent refuses tenant %s: %s", a->handle->tenant,
-				  a->text[0] ? a->text : riptide_strerror(header.status));
+				  a->text[0] ? a->text : rt_strerror(header.status));
 	if (!a->has_ticket || !a->doorbell[0] || !a->agent_name[0])
 		return rt_trouble(a->trouble, RIPTIDE_EPROTOCOL,
 				  "the agent's answer lacks ticket, doorbell or object");
@@ -548,16 +548,6 @@ static int attach_until(riptide *handle, uint64_t deadline_ms, char *trouble)
 	}
 }
 
-static bool wait_for_change(struct rt_process *process, uint64_t deadline_ms)
-{
-	struct timespec until = {
-		.tv_sec = (time_t)(deadline_ms / 1000),
-		.tv_nsec = (long)(deadline_ms % 1000) * 1000000,
-	};
-
-	return pthread_cond_timedwait(&process->changed, &process->lock, &until) == 0;
-}
-
 int rt_channel_acquire(riptide *handle, uint64_t deadline_ms, struct rt_channel **ret, char *trouble)
 {
 	struct rt_process *process = handle->process;
@@ -573,7 +563,7 @@ int rt_channel_acquire(riptide *handle, uint64_t deadline_ms, struct rt_channel 
 			break;
 		}
 		if (process->attaching) {
-			if (wait_for_change(process, deadline_ms) || rshm_now_ms() < deadline_ms)
+			if (rt_process_wait(process, deadline_ms) || rshm_now_ms() < deadline_ms)
 				continue;
 			status = rt_trouble(trouble, RIPTIDE_ENOAGENT, "the agent at %s does not answer",
 					    handle->socket);

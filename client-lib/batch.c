@@ -56,26 +56,28 @@ static int append_item(struct batch *b, const struct riptide_item *item)
 {
 	bool is_set = b->op == RSHM_OP_SET_BATCH;
 	struct rshm_batch_item head = {.key_len = (uint16_t)item->key_length};
-	unsigned char *metadata = NULL;
-	size_t metadata_length = 0, value_length = is_set ? item->value_length : 0, before = b->length;
+	struct rt_change change = {.metadata = NULL};
+	size_t value_length = is_set ? item->value_length : 0, before = b->length;
 	int status = RIPTIDE_OK;
 
 	if (value_length > BODY_MAX)
 		return RIPTIDE_ETOOBIG;
 	if (is_set)
-		status = rt_set_options(item->options, &head.ttl_ms, &metadata, &metadata_length);
+		status = rt_change_init(item->options, 0, &change);
 	if (status < 0)
 		return status == RIPTIDE_ETOOBIG ? RIPTIDE_EINVALID : status;
 	head.value_len = (uint32_t)value_length;
-	head.metadata_len = (uint16_t)metadata_length;
-	if (b->length + sizeof(head) + item->key_length + metadata_length + value_length > BODY_MAX)
+	head.metadata_len = (uint16_t)change.metadata_length;
+	head.ttl_ms = change.ttl_ms;
+	head.flags = change.bits;
+	if (b->length + sizeof(head) + item->key_length + change.metadata_length + value_length > BODY_MAX)
 		status = RIPTIDE_ETOOBIG;
 	else if (!append(b, &head, sizeof(head)) || !append(b, item->key, item->key_length) ||
-		 !append(b, metadata, metadata_length) || !append(b, item->value, value_length))
+		 !append(b, change.metadata, change.metadata_length) || !append(b, item->value, value_length))
 		status = RIPTIDE_ENOMEM;
 	if (status < 0)
 		b->length = before;
-	free(metadata);
+	rt_change_fini(&change);
 	return status;
 }
 
@@ -108,25 +110,38 @@ static void pick(struct batch *b)
 static int keep_result(struct riptide_item *item, const struct rshm_batch_item *head, const unsigned char *metadata)
 {
 	struct riptide_value *result = &item->result;
-	unsigned char *data = malloc((size_t)head->value_len + 1 + head->metadata_len);
+	int status = rt_value_alloc(head->value_len, head->metadata_len, result);
 
-	if (!data)
-		return RIPTIDE_ENOMEM;
-	memcpy(data, metadata + head->metadata_len, head->value_len);
-	data[head->value_len] = '\0';
-	memcpy(data + head->value_len + 1, metadata, head->metadata_len);
-	result->data = data;
-	result->length = head->value_len;
-	result->metadata = head->metadata_len ? data + head->value_len + 1 : NULL;
-	result->metadata_length = head->metadata_len;
-	result->info.version = head->version;
-	result->info.age_ms = rt_age_ms(head->version);
-	result->info.ttl_ms = head->ttl_ms;
-	result->info.flags = head->flags & RSHM_ANSWER_STALE ? RIPTIDE_STALE : 0;
-	result->info.metadata_length = head->metadata_len;
-	item->value = data;
+	if (status < 0)
+		return status;
+	memcpy(result->data, metadata + head->metadata_len, head->value_len);
+	if (head->metadata_len)
+		memcpy(result->metadata, metadata, head->metadata_len);
+	item->value = result->data;
 	item->value_length = result->length;
 	return RIPTIDE_OK;
+}
+
+static void take_answer(const struct batch *b, struct riptide_item *item, const struct rshm_batch_item *head,
+			const unsigned char *metadata)
+{
+	const struct rshm_answer answer = {
+		.status = head->status,
+		.flags = head->flags,
+		.metadata_len = head->metadata_len,
+		.version = head->version,
+		.ttl_ms = head->ttl_ms,
+	};
+
+	item->status = head->status;
+	item->version = head->version;
+	if (b->op == RSHM_OP_SET_BATCH && head->status == RIPTIDE_OK)
+		rt_tell_flags(item->options, head->flags);
+	if (b->op != RSHM_OP_GET_BATCH || head->status < 0)
+		return;
+	rt_info_of_answer(&answer, &item->result.info);
+	if (head->status == RIPTIDE_OK)
+		item->status = keep_result(item, head, metadata);
 }
 
 /* Gives every item of the submission its answer. RIPTIDE_EPROTOCOL if the answer does not fit the question. */
@@ -145,12 +160,9 @@ static int distribute(struct batch *b, size_t length)
 			return RIPTIDE_EPROTOCOL;
 		memcpy(&head, at, sizeof(head));
 		bytes = sizeof(head) + (uint64_t)head.key_len + head.metadata_len + head.value_len;
-		if (bytes > length)
+		if (bytes > length || !rt_status_is_known(head.status))
 			return RIPTIDE_EPROTOCOL;
-		item->status = head.status;
-		item->version = head.version;
-		if (b->op == RSHM_OP_GET_BATCH && head.status == RIPTIDE_OK)
-			item->status = keep_result(item, &head, at + sizeof(head) + head.key_len);
+		take_answer(b, item, &head, at + sizeof(head) + head.key_len);
 		at += bytes;
 		length -= bytes;
 	}
@@ -188,6 +200,8 @@ static int travel_alone(struct batch *b, struct riptide_item *item)
 		item->result = value;
 		item->value = value.data;
 		item->value_length = value.length;
+	} else if (status == RIPTIDE_MISS) {
+		item->result.info = value.info;
 	}
 	return status;
 }
@@ -267,9 +281,9 @@ static void prepare_item(struct batch *b, struct riptide_item *item)
 	memset(&item->result, 0, sizeof(item->result));
 	item->value = NULL;
 	item->value_length = 0;
-	item->status = rt_look_value(b->handle, item->key, item->key_length, &item->result);
+	item->status = rt_look_value(b->handle, item->key, item->key_length, NULL, &item->result);
 	if (item->status == RT_RELOCATE && rt_relocate(b->handle, b->deadline_ms))
-		item->status = rt_look_value(b->handle, item->key, item->key_length, &item->result);
+		item->status = rt_look_value(b->handle, item->key, item->key_length, NULL, &item->result);
 	if (item->status >= RT_ASK)
 		item->status = PENDING;
 	if (item->status == RIPTIDE_OK) {
@@ -289,10 +303,10 @@ static int batch(riptide *handle, const char *verb, uint16_t op, struct riptide_
 		.limit = RSHM_BATCH_MAX,
 	};
 
-	if (!rt_handle_is_valid(handle))
-		return RIPTIDE_EINVALID;
-	if (!handle->is_open)
-		return rt_fail(handle, RIPTIDE_ECLOSED, verb, NULL, 0, "the handle was not opened successfully");
+	int status = rt_check_open(handle, verb);
+
+	if (status < 0)
+		return status;
 	if (!items && count)
 		return rt_fail(handle, RIPTIDE_EINVALID, verb, NULL, 0, "the items are missing");
 	b.deadline_ms = rt_deadline_ms(handle);
@@ -321,6 +335,7 @@ void riptide_batch_free(struct riptide_item *items, size_t count)
 	for (size_t i = 0; items && i < count; i++) {
 		if (items[i].value == items[i].result.data)
 			items[i].value = NULL;
-		riptide_value_free(&items[i].result);
+		free(items[i].result.data);
+		memset(&items[i].result, 0, sizeof(items[i].result));
 	}
 }

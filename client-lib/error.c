@@ -17,6 +17,7 @@
 #define SAME_ERROR(name) _Static_assert((int)RIPTIDE_E##name == (int)RSHM_E_##name, "one number, two names")
 SAME(OK);
 SAME(MISS);
+SAME(CONFLICT);
 SAME_ERROR(INVALID);
 SAME_ERROR(TOOBIG);
 SAME_ERROR(TOOSMALL);
@@ -37,61 +38,115 @@ SAME_ERROR(FORMAT);
 SAME_ERROR(PROTOCOL);
 SAME_ERROR(SYSTEM);
 SAME_ERROR(FULL);
+SAME_ERROR(NODICT);
+
+enum category {
+	NONE,
+	RIPTIDE,
+	CACHE,
+	TENANT_ACCESS,
+	CONFIGURATION,
+	STATE,
+	COORDINATION,
+	TIMEOUT,
+	REDIS,
+	PERFORMANCE,
+	DATA_INTEGRITY,
+	SERIALIZATION,
+	GENERIC,
+	FILESYSTEM,
+	COMPRESSION
+};
+
+static const char categories[][15] = {
+	[NONE] = "none",
+	[RIPTIDE] = "riptide",
+	[CACHE] = "cache",
+	[TENANT_ACCESS] = "tenant_access",
+	[CONFIGURATION] = "configuration",
+	[STATE] = "state",
+	[COORDINATION] = "coordination",
+	[TIMEOUT] = "timeout",
+	[REDIS] = "redis",
+	[PERFORMANCE] = "performance",
+	[DATA_INTEGRITY] = "data_integrity",
+	[SERIALIZATION] = "serialization",
+	[GENERIC] = "generic",
+	[FILESYSTEM] = "filesystem",
+	[COMPRESSION] = "compression",
+};
+
+/* number, whether it may be retried, category, text; the last one stands for all others */
+#define CODES(CODE)                                                                                     \
+	CODE(RIPTIDE_OK, 0, NONE, "no error")                                                           \
+	CODE(RIPTIDE_MISS, 0, NONE, "the key is not there")                                             \
+	CODE(RIPTIDE_CONFLICT, 0, NONE, "the condition does not hold; nothing was changed")             \
+	CODE(RIPTIDE_EINVALID, 0, RIPTIDE, "an argument cannot be served")                              \
+	CODE(RIPTIDE_ETOOBIG, 0, CACHE, "key, metadata, value or batch is above its limit")             \
+	CODE(RIPTIDE_ETOOSMALL, 0, CACHE, "the buffer is too small")                                    \
+	CODE(RIPTIDE_EDENIED, 0, TENANT_ACCESS, "this user, token or policy may not")                   \
+	CODE(RIPTIDE_ENOTENANT, 0, TENANT_ACCESS, "no such tenant, or not for this user")               \
+	CODE(RIPTIDE_EUNSUPPORTED, 0, CONFIGURATION, "agent and library do not speak the same version") \
+	CODE(RIPTIDE_ECLOSED, 0, STATE, "the handle is closed, or the agent shuts down")                \
+	CODE(RIPTIDE_EAGAIN, 1, COORDINATION, "nothing was changed; try again")                         \
+	CODE(RIPTIDE_EUNKNOWN, 0, CACHE, "the write may or may not have happened")                      \
+	CODE(RIPTIDE_ETIMEDOUT, 1, TIMEOUT, "the deadline passed; nothing was changed")                 \
+	CODE(RIPTIDE_ENOAGENT, 1, COORDINATION, "no agent answers on the socket")                       \
+	CODE(RIPTIDE_EBACKEND, 1, REDIS, "the store answered with an error of its own")                 \
+	CODE(RIPTIDE_ENOMEM, 0, PERFORMANCE, "no memory")                                               \
+	CODE(RIPTIDE_ESTALE, 0, CACHE, "only an unverified copy exists; policy refuses it")             \
+	CODE(RIPTIDE_EVOID, 0, CACHE, "the view's bytes were reclaimed while it was held")              \
+	CODE(RIPTIDE_ECORRUPT, 0, DATA_INTEGRITY, "the stored entry failed its checks")                 \
+	CODE(RIPTIDE_EFORMAT, 0, SERIALIZATION, "the stored entry is of a newer format")                \
+	CODE(RIPTIDE_EPROTOCOL, 0, RIPTIDE, "agent and library misunderstood each other")               \
+	CODE(RIPTIDE_ESYSTEM, 0, GENERIC, "a system call failed")                                       \
+	CODE(RIPTIDE_EFULL, 0, FILESYSTEM, "the store has no room left")                                \
+	CODE(RIPTIDE_ENODICT, 0, COMPRESSION, "the dictionary of the stored entry is not there")        \
+	CODE(0, 0, GENERIC, "unknown error")
 
 struct code {
-	int number;
-	int is_retryable;
-	const char *category, *text;
+	signed char number;
+	bool is_retryable;
+	unsigned char category; /* enum category */
 };
 
-static const struct code codes[] = {
-	{RIPTIDE_OK, 0, "none", "no error"},
-	{RIPTIDE_MISS, 0, "none", "the key is not there"},
-	{RIPTIDE_EINVALID, 0, "riptide", "an argument cannot be served"},
-	{RIPTIDE_ETOOBIG, 0, "cache", "key, metadata, value or batch is above its limit"},
-	{RIPTIDE_ETOOSMALL, 0, "cache", "the buffer is too small"},
-	{RIPTIDE_EDENIED, 0, "tenant_access", "this user, token or policy may not"},
-	{RIPTIDE_ENOTENANT, 0, "tenant_access", "no such tenant, or not for this user"},
-	{RIPTIDE_EUNSUPPORTED, 0, "configuration", "agent and library do not speak the same version"},
-	{RIPTIDE_ECLOSED, 0, "state", "the handle is closed, or the agent is shutting down"},
-	{RIPTIDE_EAGAIN, 1, "coordination", "nothing was changed; try again"},
-	{RIPTIDE_EUNKNOWN, 0, "cache", "the write may or may not have happened"},
-	{RIPTIDE_ETIMEDOUT, 1, "timeout", "the deadline passed; nothing was changed"},
-	{RIPTIDE_ENOAGENT, 1, "coordination", "no agent answers on the socket"},
-	{RIPTIDE_EBACKEND, 1, "redis", "the store answered with an error of its own"},
-	{RIPTIDE_ENOMEM, 0, "performance", "no memory"},
-	{RIPTIDE_ESTALE, 0, "cache", "only an unverified copy exists and the tenant's policy refuses it"},
-	{RIPTIDE_EVOID, 0, "cache", "the view's bytes were reclaimed while it was held"},
-	{RIPTIDE_ECORRUPT, 0, "data_integrity", "the stored entry failed its checks"},
-	{RIPTIDE_EFORMAT, 0, "serialization", "the stored entry is of a newer format"},
-	{RIPTIDE_EPROTOCOL, 0, "riptide", "agent and library misunderstood each other"},
-	{RIPTIDE_ESYSTEM, 0, "generic", "a system call failed"},
-	{RIPTIDE_EFULL, 0, "filesystem", "the store has no room left"},
-};
+#define AS_CODE(number, is_retryable, category, text) {number, is_retryable, category},
+#define AS_TEXT(number, is_retryable, category, text) text "\0"
+static const struct code codes[] = {CODES(AS_CODE)};
+/* One behind the other, in the same order: pointers would have to be relocated, and arrays would have gaps. */
+static const char texts[] = CODES(AS_TEXT);
 
-static const struct code *find_code(int number)
+static size_t find_code(int number)
 {
-	static const struct code unknown = {0, 0, "generic", "unknown error"};
+	size_t i = 0;
 
-	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
-		if (codes[i].number == number)
-			return &codes[i];
-	return &unknown;
+	while (i < sizeof(codes) / sizeof(codes[0]) - 1 && codes[i].number != number)
+		i++;
+	return i;
+}
+
+const char *rt_strerror(int code)
+{
+	const char *text = texts;
+
+	for (size_t i = find_code(code); i > 0; i--)
+		text += strlen(text) + 1;
+	return text;
 }
 
 const char *riptide_strerror(int code)
 {
-	return find_code(code)->text;
+	return rt_strerror(code);
 }
 
 const char *riptide_error_category(int code)
 {
-	return find_code(code)->category;
+	return categories[codes[find_code(code)].category];
 }
 
 int riptide_error_is_retryable(int code)
 {
-	return find_code(code)->is_retryable;
+	return codes[find_code(code)].is_retryable;
 }
 
 const char *riptide_version(void)
@@ -145,7 +200,7 @@ int rt_fail(riptide *handle, int code, const char *verb, const void *key, size_t
 	pthread_mutex_lock(&process->error_lock);
 	process->error_code = code;
 	(void)snprintf(process->error_text, sizeof(process->error_text), "%s%s: %s", verb, shown,
-		       text && text[0] ? text : riptide_strerror(code));
+		       text && text[0] ? text : rt_strerror(code));
 	pthread_mutex_unlock(&process->error_lock);
 	return code;
 }
@@ -166,12 +221,21 @@ int riptide_last_error(riptide *handle, char *buffer, size_t capacity)
 	return code;
 }
 
-int rt_check_key(riptide *handle, const char *verb, const void *key, size_t key_length)
+int rt_check_open(riptide *handle, const char *verb)
 {
 	if (!rt_handle_is_valid(handle))
 		return RIPTIDE_EINVALID;
 	if (!handle->is_open)
 		return rt_fail(handle, RIPTIDE_ECLOSED, verb, NULL, 0, "the handle was not opened successfully");
+	return RIPTIDE_OK;
+}
+
+int rt_check_key(riptide *handle, const char *verb, const void *key, size_t key_length)
+{
+	int status = rt_check_open(handle, verb);
+
+	if (status < 0)
+		return status;
 	if (!key || key_length == 0)
 		return rt_fail(handle, RIPTIDE_EINVALID, verb, NULL, 0, "a key has at least one byte");
 	if (key_length > RSHM_KEY_MAX)

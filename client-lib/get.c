@@ -9,14 +9,35 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "client-lib/hot_priv.h"
 
 #define COPY_ATTEMPTS 3
 
-bool rt_look_prepare(riptide *handle, struct rt_look *look)
+uint64_t rt_realtime_ms(void)
 {
-	return rt_process_setup(handle) == RIPTIDE_OK && rt_line_acquire() && rt_look_begin(handle, look);
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
+}
+
+uint64_t rt_age_ms(uint64_t version)
+{
+	uint64_t now_ms = rt_realtime_ms(), then_ms = version >> 16;
+
+	return now_ms > then_ms ? now_ms - then_ms : 0;
+}
+
+void rt_look_info(const struct rt_look *look, const struct rshm_found *found, uint32_t flags,
+		  struct riptide_info *ret)
+{
+	ret->version = found->entry.version;
+	ret->age_ms = rt_age_ms(found->entry.version);
+	ret->ttl_ms = found->entry.control_b == RSHM_NEVER ? RIPTIDE_NEVER : found->entry.control_b - look->now_ms;
+	ret->flags = flags;
+	ret->metadata_length = found->entry.metadata_len;
 }
 
 /* After a look: is there another segment to look at? */
@@ -44,14 +65,11 @@ static int look_into(riptide *handle, const void *key, size_t key_length, const 
 
 	if (!rt_look_begin(handle, &look))
 		return RT_ASK;
-	if (!rt_look_can_see(&look)) {
-		status = rt_look_blind(&look);
-		rt_look_end(&look);
-		return status;
-	}
+	if (!rt_look_can_see(&look))
+		return rt_look_blind(&look);
 	outcome = rshm_read(&look.sight->reader, rshm_hash(look.sight->reader.hash_seed, key, key_length), key,
 			    key_length, target->buffer, target->capacity, NULL, 0, &found);
-	status = outcome == RSHM_FOUND ? rt_look_judge(&look, &found, &flags) : rt_look_missed(&look, outcome);
+	status = outcome == RSHM_FOUND ? rt_look_judge(&look, &found, &flags, NULL) : rt_look_missed(&look, outcome);
 	if (status == RIPTIDE_OK) {
 		rt_look_hit(&look, &found);
 		*target->ret_length = found.entry.value_len;
@@ -59,6 +77,8 @@ static int look_into(riptide *handle, const void *key, size_t key_length, const 
 			status = RIPTIDE_ETOOSMALL;
 		else if (target->ret_info)
 			rt_look_info(&look, &found, flags, target->ret_info);
+	} else if (status == RIPTIDE_MISS && target->ret_info) {
+		rt_info_of_absence(flags, target->ret_info);
 	}
 	rt_look_end(&look);
 	return status;
@@ -86,7 +106,7 @@ static int ask_into(riptide *handle, const void *key, size_t key_length, uint64_
 	call.place = place_into;
 	call.context = target;
 	status = rt_call_run(handle, &call);
-	if (status == RIPTIDE_OK && target->ret_info)
+	if (status >= 0 && target->ret_info)
 		rt_info_of_answer(&call.answer, target->ret_info);
 	/* Too small a buffer is an ordinary way to ask for the length: no error text for it. */
 	if (status < 0 && status != RIPTIDE_ETOOSMALL)
@@ -98,7 +118,7 @@ int riptide_get_into(riptide *handle, const void *key, size_t key_length, void *
 		     size_t *ret_length, struct riptide_info *ret_info)
 {
 	char nothing;
-	struct target target = {buffer ? buffer : &nothing, capacity, ret_length, ret_info};
+	struct target target = {buffer ? buffer : &nothing, capacity, ret_length, NULL};
 	uint64_t deadline_ms;
 	int status = rt_check_key(handle, "get", key, key_length);
 
@@ -106,6 +126,7 @@ int riptide_get_into(riptide *handle, const void *key, size_t key_length, void *
 		return status;
 	if (!ret_length || (!buffer && capacity))
 		return rt_fail(handle, RIPTIDE_EINVALID, "get", key, key_length, "a place for the length is needed");
+	target.ret_info = ret_info;
 	status = look_into(handle, key, key_length, &target);
 	if (__builtin_expect(status == RIPTIDE_OK, 1))
 		return status;
@@ -119,8 +140,7 @@ int riptide_get_into(riptide *handle, const void *key, size_t key_length, void *
 
 /* ---- into memory of its own --------------------------------------------------------------------------------- */
 
-/* One block: value, NUL, metadata. */
-static int value_alloc(size_t value_length, size_t metadata_length, struct riptide_value *value)
+int rt_value_alloc(size_t value_length, size_t metadata_length, struct riptide_value *value)
 {
 	unsigned char *data = malloc(value_length + 1 + metadata_length);
 
@@ -147,7 +167,7 @@ static int copy_found(const struct rt_look *look, uint64_t hash, const void *key
 
 		if (outcome != RSHM_FOUND)
 			return rt_look_missed(look, outcome);
-		status = value_alloc(entry->value_len, entry->metadata_len, value);
+		status = rt_value_alloc(entry->value_len, entry->metadata_len, value);
 		if (status < 0)
 			return status;
 		if (entry->metadata_len)
@@ -160,7 +180,14 @@ static int copy_found(const struct rt_look *look, uint64_t hash, const void *key
 	return rt_look_missed(look, RSHM_LAPPED);
 }
 
-int rt_look_value(riptide *handle, const void *key, size_t key_length, struct riptide_value *ret)
+/* What the judge has hidden of the metadata that was copied before. */
+static void hide_metadata(struct riptide_value *value, size_t visible)
+{
+	value->metadata = visible ? (unsigned char *)value->metadata + (value->metadata_length - visible) : NULL;
+	value->metadata_length = visible;
+}
+
+int rt_look_value(riptide *handle, const void *key, size_t key_length, uint64_t *soft_ms, struct riptide_value *ret)
 {
 	struct rt_look look;
 	struct rshm_found found;
@@ -170,21 +197,22 @@ int rt_look_value(riptide *handle, const void *key, size_t key_length, struct ri
 
 	if (!rt_look_begin(handle, &look))
 		return RT_ASK;
-	if (!rt_look_can_see(&look)) {
-		status = rt_look_blind(&look);
-		rt_look_end(&look);
-		return status;
-	}
+	if (!rt_look_can_see(&look))
+		return rt_look_blind(&look);
 	status = copy_found(&look, rshm_hash(look.sight->reader.hash_seed, key, key_length), key, key_length, &found,
 			    &value);
 	if (status == RIPTIDE_OK) {
-		status = rt_look_judge(&look, &found, &flags);
+		status = rt_look_judge(&look, &found, &flags, soft_ms);
 		if (status == RIPTIDE_OK) {
 			rt_look_hit(&look, &found);
 			rt_look_info(&look, &found, flags, &value.info);
+			if (found.entry.metadata_len != value.metadata_length)
+				hide_metadata(&value, found.entry.metadata_len);
 			*ret = value;
 		} else {
 			free(value.data);
+			if (status == RIPTIDE_MISS)
+				rt_info_of_absence(flags, &ret->info);
 		}
 	}
 	rt_look_end(&look);
@@ -200,7 +228,7 @@ static int place_value(struct rt_call *call)
 	/* Called again after the agent died between two pieces. */
 	free(value->data);
 	value->data = NULL;
-	status = value_alloc(call->answer.answer_len - metadata_length, metadata_length, value);
+	status = rt_value_alloc(call->answer.answer_len - metadata_length, metadata_length, value);
 	if (status < 0)
 		return status;
 	call->body_to = value->data;
@@ -208,23 +236,32 @@ static int place_value(struct rt_call *call)
 	return RIPTIDE_OK;
 }
 
-int rt_ask_value(riptide *handle, const void *key, size_t key_length, uint64_t deadline_ms, struct riptide_value *ret)
+int rt_call_value(riptide *handle, struct rt_call *call, struct riptide_value *ret)
 {
 	struct riptide_value value = {.data = NULL};
-	struct rt_call call;
 	int status;
 
-	rt_call_init(&call, "get", RSHM_OP_GET, key, key_length, deadline_ms);
-	call.place = place_value;
-	call.context = &value;
-	status = rt_call(handle, &call);
-	if (status != RIPTIDE_OK) {
+	call->place = place_value;
+	/* cppcheck-suppress autoVariables ; the call ends before this function does */
+	call->context = &value;
+	status = rt_call(handle, call);
+	if (status >= 0)
+		rt_info_of_answer(&call->answer, &value.info);
+	if (status == RIPTIDE_OK)
+		*ret = value;
+	else
 		free(value.data);
-		return status;
-	}
-	rt_info_of_answer(&call.answer, &value.info);
-	*ret = value;
-	return RIPTIDE_OK;
+	if (status == RIPTIDE_MISS)
+		ret->info = value.info;
+	return status;
+}
+
+int rt_ask_value(riptide *handle, const void *key, size_t key_length, uint64_t deadline_ms, struct riptide_value *ret)
+{
+	struct rt_call call;
+
+	rt_call_init(&call, "get", RSHM_OP_GET, key, key_length, deadline_ms);
+	return rt_call_value(handle, &call, ret);
 }
 
 int riptide_get(riptide *handle, const void *key, size_t key_length, struct riptide_value *ret_value)
@@ -236,12 +273,12 @@ int riptide_get(riptide *handle, const void *key, size_t key_length, struct ript
 		return status;
 	if (!ret_value)
 		return rt_fail(handle, RIPTIDE_EINVALID, "get", key, key_length, "a place for the value is needed");
-	status = rt_look_value(handle, key, key_length, ret_value);
+	status = rt_look_value(handle, key, key_length, NULL, ret_value);
 	if (status == RIPTIDE_OK)
 		return status;
 	deadline_ms = rt_deadline_ms(handle);
 	if (segment_has_changed(handle, status, deadline_ms))
-		status = rt_look_value(handle, key, key_length, ret_value);
+		status = rt_look_value(handle, key, key_length, NULL, ret_value);
 	if (status == RIPTIDE_ESTALE || status == RIPTIDE_ENOMEM)
 		return rt_fail(handle, status, "get", key, key_length, NULL);
 	return status < RT_ASK ? status : rt_ask_value(handle, key, key_length, deadline_ms, ret_value);
@@ -253,58 +290,4 @@ void riptide_value_free(struct riptide_value *value)
 		return;
 	free(value->data);
 	memset(value, 0, sizeof(*value));
-}
-
-/* ---- only whether --------------------------------------------------------------------------------------- */
-
-static int look_exists(riptide *handle, const void *key, size_t key_length, struct riptide_info *ret_info)
-{
-	struct rt_look look;
-	struct rshm_found found;
-	enum rshm_outcome outcome;
-	uint32_t flags;
-	int status;
-
-	if (!rt_look_begin(handle, &look))
-		return RT_ASK;
-	if (!rt_look_can_see(&look)) {
-		status = rt_look_blind(&look);
-		rt_look_end(&look);
-		return status;
-	}
-	outcome = rshm_find(&look.sight->reader, rshm_hash(look.sight->reader.hash_seed, key, key_length), key,
-			    key_length, &found);
-	if (outcome == RSHM_FOUND && !rshm_still_valid(&look.sight->reader, &found))
-		outcome = RSHM_LAPPED;
-	status = outcome == RSHM_FOUND ? rt_look_judge(&look, &found, &flags) : rt_look_missed(&look, outcome);
-	if (status == RIPTIDE_OK) {
-		rt_look_hit(&look, &found);
-		if (ret_info)
-			rt_look_info(&look, &found, flags, ret_info);
-	}
-	rt_look_end(&look);
-	return status;
-}
-
-int riptide_exists(riptide *handle, const void *key, size_t key_length, struct riptide_info *ret_info)
-{
-	struct rt_call call;
-	uint64_t deadline_ms;
-	int status = rt_check_key(handle, "exists", key, key_length);
-
-	if (status < 0)
-		return status;
-	status = look_exists(handle, key, key_length, ret_info);
-	deadline_ms = rt_deadline_ms(handle);
-	if (segment_has_changed(handle, status, deadline_ms))
-		status = look_exists(handle, key, key_length, ret_info);
-	if (status == RIPTIDE_ESTALE)
-		return rt_fail(handle, status, "exists", key, key_length, NULL);
-	if (status < RT_ASK)
-		return status;
-	rt_call_init(&call, "exists", RSHM_OP_EXISTS, key, key_length, deadline_ms);
-	status = rt_call(handle, &call);
-	if (status == RIPTIDE_OK && ret_info)
-		rt_info_of_answer(&call.answer, ret_info);
-	return status;
 }

@@ -49,7 +49,7 @@ static inline uint64_t rt_clock_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* The way in when this thread or this process is new. False: no hot reads for this thread. */
+/* The way in when this thread or this process is new (judge.c). False: no hot reads for this thread. */
 bool rt_look_prepare(riptide *handle, struct rt_look *look);
 
 /* Begins a hot read; rt_look_end() must follow if it returns true. */
@@ -85,90 +85,62 @@ static inline bool rt_look_can_see(const struct rt_look *look)
 	return look->sight && look->sight->reader.segment;
 }
 
+/* Entries that take more than a look at the clock. */
+#define RT_FLAGS_CLOSE (RSHM_FLAG_TAGGED | RSHM_FLAG_NEGATIVE | RSHM_FLAG_SOFT)
+
+/* The rest of rt_look_judge(), for all but verified entries without such flags (judge.c). */
+int rt_look_judge_closely(struct rt_look *look, struct rshm_found *found, enum rshm_freshness freshness,
+			  uint32_t *ret_flags, uint64_t *soft_ms);
+
 /*
- * Is what was found to be believed now? After the copy and rshm_still_valid(). RIPTIDE_OK, RIPTIDE_MISS, RIPTIDE_ESTALE or
- * RT_ASK. Counts what is no hit.
+ * Is what was found to be believed now? After the copy and rshm_still_valid(). RIPTIDE_OK, RIPTIDE_MISS (*ret_flags says
+ * whether a remembered one), RIPTIDE_ESTALE or RT_ASK. Counts what is no hit. Afterwards `found` is what the caller may see:
+ * `bytes` and `metadata_len` without tag pairs, `control_b` no later than a soft deadline. `soft_ms` as rt_look_value().
  */
-static inline int rt_look_judge(struct rt_look *look, const struct rshm_found *found, uint32_t *ret_flags)
+static inline int rt_look_judge(struct rt_look *look, struct rshm_found *found, uint32_t *ret_flags,
+				uint64_t *soft_ms)
 {
 	const struct rshm_segment *segment = look->sight->reader.segment;
 	enum rshm_policy policy = (enum rshm_policy)rshm_load_relaxed32(&segment->policy);
-	uint32_t flags = rshm_control_flags(found->entry.control_a);
 	enum rshm_freshness freshness;
 
 	look->now_ms = rshm_now_ms();
 	freshness = rshm_judge(look->sight->sources, found->entry.control_a, found->entry.control_b, policy,
 			       rshm_load_relaxed(&segment->stale_limit_ms), look->now_ms);
-	if (__builtin_expect(freshness == RSHM_VERIFIED && !(flags & (RSHM_FLAG_TAGGED | RSHM_FLAG_NEGATIVE)), 1)) {
+	if (__builtin_expect(freshness == RSHM_VERIFIED && !(found->entry.control_a & RT_FLAGS_CLOSE), 1)) {
 		*ret_flags = RIPTIDE_HOT;
 		return RIPTIDE_OK;
 	}
-	/* Tags are not checked here yet, so an entry that has some is left to the agent. */
-	if (flags & RSHM_FLAG_TAGGED)
-		return RT_ASK;
-	switch (freshness) {
-	case RSHM_VERIFIED:
-		rshm_count(&look->shard->misses, 1, look->line->shard_is_shared);
-		return RIPTIDE_MISS;
-	case RSHM_EXPIRED:
-		rshm_count(&look->shard->expired, 1, look->line->shard_is_shared);
-		return RT_ASK;
-	case RSHM_SERVE_STALE:
-		if (flags & RSHM_FLAG_NEGATIVE)
-			return RT_ASK;
-		rshm_count(&look->shard->stale, 1, look->line->shard_is_shared);
-		*ret_flags = RIPTIDE_HOT | RIPTIDE_STALE;
-		return RIPTIDE_OK;
-	case RSHM_REFUSE:
-		return RIPTIDE_ESTALE;
-	default:
-		return RT_ASK;
-	}
+	return rt_look_judge_closely(look, found, freshness, ret_flags, soft_ms);
 }
+
+/* The rare parts of rt_look_hit() (judge.c): counts in a shard that threads share; notes how long the read has taken. */
+void rt_look_count_shared(const struct rt_look *look, uint32_t value_len);
+void rt_look_sample(const struct rt_look *look, const struct rshm_found *found);
 
 /* Counts a hit, its touch and, if it is timed, its latency. */
 static inline void rt_look_hit(const struct rt_look *look, const struct rshm_found *found)
 {
-	bool shared = look->line->shard_is_shared;
-
-	rshm_count(&look->shard->hits, 1, shared);
-	rshm_count(&look->shard->hit_bytes, found->entry.value_len, shared);
+	if (__builtin_expect(look->line->shard_is_shared, 0)) {
+		rt_look_count_shared(look, found->entry.value_len);
+	} else {
+		rshm_count(&look->shard->hits, 1, false);
+		rshm_count(&look->shard->hit_bytes, found->entry.value_len, false);
+	}
 	rshm_touch(look->shard, found->entry.position, found->entry.control_a, found->tail,
 		   look->sight->reader.units);
-	if (__builtin_expect(look->began_ns != 0, 0)) {
-		rshm_sample(look->shard, rt_clock_ns() - look->began_ns);
-		rshm_count(&look->shard->sampled, 1, shared);
-	}
+	if (__builtin_expect(look->began_ns != 0, 0))
+		rt_look_sample(look, found);
 }
 
-/* Turns what the ring said into what to do, counting misses. */
-static inline int rt_look_missed(const struct rt_look *look, enum rshm_outcome outcome)
-{
-	bool shared = look->line->shard_is_shared;
+/* Turns what the ring said into what to do, counting misses (judge.c). */
+int rt_look_missed(const struct rt_look *look, enum rshm_outcome outcome);
 
-	if (outcome == RSHM_LET_GO)
-		return RT_RELOCATE;
-	if (outcome == RSHM_LAPPED)
-		rshm_count(&look->shard->retries, 1, shared);
-	rshm_count(&look->shard->misses, 1, shared);
-	return RT_ASK;
-}
+/* Ends a look for which there is no segment: the agent is asked, now and then, whether it has one (judge.c). */
+int rt_look_blind(const struct rt_look *look);
 
-/* There is no segment to look at: the agent is asked, now and then, whether it has one. */
-static inline int rt_look_blind(const struct rt_look *look)
-{
-	rshm_count(&look->shard->misses, 1, look->line->shard_is_shared);
-	return look->sight ? RT_RELOCATE : RT_ASK;
-}
-
-static inline void rt_look_info(const struct rt_look *look, const struct rshm_found *found, uint32_t flags,
-				struct riptide_info *ret)
-{
-	ret->version = found->entry.version;
-	ret->age_ms = rt_age_ms(found->entry.version);
-	ret->ttl_ms = found->entry.control_b == RSHM_NEVER ? RIPTIDE_NEVER : found->entry.control_b - look->now_ms;
-	ret->flags = flags;
-	ret->metadata_length = found->entry.metadata_len;
-}
+/* What there is to say of a hit (get.c). */
+void rt_look_info(const struct rt_look *look, const struct rshm_found *found, uint32_t flags,
+		  struct riptide_info *ret);
 
 #endif

@@ -6,7 +6,7 @@
  *	u8 kind | u16 name length | u16 value length | name | value
  *
  * At most 65,535 bytes in all. Kinds stand in riptide.h; only attributes have a name; unknown kinds are skipped by their
- * lengths. The agent carries the bytes unread.
+ * lengths. The agent looks for tags and a soft deadline (8 bytes, ms since 1970), and carries the rest unread.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +14,7 @@
 #include "client-lib/riptide_priv.h"
 
 #define FIELD_HEAD 5u
+#define SOFT_BYTES 8u
 
 static int add_length(const char *name, const char *value, size_t *total)
 {
@@ -28,7 +29,7 @@ static int add_length(const char *name, const char *value, size_t *total)
 static int measure(const struct riptide_metadata *m, size_t *ret_total)
 {
 	const char *const texts[] = {m->version, m->content_type, m->source};
-	size_t total = 0;
+	size_t total = *ret_total;
 	int status;
 
 	if ((m->tag_count && !m->tags) || (m->attribute_count && !m->attributes))
@@ -37,8 +38,10 @@ static int measure(const struct riptide_metadata *m, size_t *ret_total)
 		if (texts[i] && (status = add_length(NULL, texts[i], &total)) < 0)
 			return status;
 	for (size_t i = 0; i < m->tag_count; i++) {
-		if (!m->tags[i])
+		if (!m->tags[i] || !m->tags[i][0])
 			return RIPTIDE_EINVALID;
+		if (strlen(m->tags[i]) > RT_TAG_MAX)
+			return RIPTIDE_ETOOBIG;
 		if ((status = add_length(NULL, m->tags[i], &total)) < 0)
 			return status;
 	}
@@ -71,10 +74,23 @@ static unsigned char *put_field(unsigned char *to, int kind, const char *name, c
 	return to + name_length + value_length;
 }
 
-int rt_metadata_encode(const struct riptide_metadata *metadata, unsigned char **ret_bytes, size_t *ret_length)
+static unsigned char *put_soft_deadline(unsigned char *to, uint64_t deadline_ms)
+{
+	*to++ = RIPTIDE_METADATA_SOFT_DEADLINE;
+	*to++ = 0;
+	*to++ = 0;
+	*to++ = SOFT_BYTES;
+	*to++ = 0;
+	for (unsigned int i = 0; i < SOFT_BYTES; i++)
+		*to++ = (unsigned char)(deadline_ms >> 8 * i);
+	return to;
+}
+
+int rt_metadata_encode(const struct riptide_metadata *metadata, uint64_t soft_deadline_ms, unsigned char **ret_bytes,
+		       size_t *ret_length)
 {
 	unsigned char *bytes, *to;
-	size_t total = 0;
+	size_t total = soft_deadline_ms ? FIELD_HEAD + SOFT_BYTES : 0;
 	int status = metadata ? measure(metadata, &total) : RIPTIDE_OK;
 
 	if (status < 0)
@@ -84,34 +100,66 @@ int rt_metadata_encode(const struct riptide_metadata *metadata, unsigned char **
 		*ret_length = 0;
 		return RIPTIDE_OK;
 	}
-	bytes = malloc(total);
+	bytes = to = malloc(total);
 	if (!bytes)
 		return RIPTIDE_ENOMEM;
-	to = put_field(bytes, RIPTIDE_METADATA_VERSION, NULL, metadata->version);
-	to = put_field(to, RIPTIDE_METADATA_CONTENT_TYPE, NULL, metadata->content_type);
-	to = put_field(to, RIPTIDE_METADATA_SOURCE, NULL, metadata->source);
-	for (size_t i = 0; i < metadata->tag_count; i++)
-		to = put_field(to, RIPTIDE_METADATA_TAG, NULL, metadata->tags[i]);
-	for (size_t i = 0; i < metadata->attribute_count; i++)
-		to = put_field(to, RIPTIDE_METADATA_ATTRIBUTE, metadata->attributes[i].name,
-			       metadata->attributes[i].value);
+	/* First, for every reader of the entry looks for it. */
+	if (soft_deadline_ms)
+		to = put_soft_deadline(to, soft_deadline_ms);
+	if (metadata) {
+		to = put_field(to, RIPTIDE_METADATA_VERSION, NULL, metadata->version);
+		to = put_field(to, RIPTIDE_METADATA_CONTENT_TYPE, NULL, metadata->content_type);
+		to = put_field(to, RIPTIDE_METADATA_SOURCE, NULL, metadata->source);
+		for (size_t i = 0; i < metadata->tag_count; i++)
+			to = put_field(to, RIPTIDE_METADATA_TAG, NULL, metadata->tags[i]);
+		for (size_t i = 0; i < metadata->attribute_count; i++)
+			to = put_field(to, RIPTIDE_METADATA_ATTRIBUTE, metadata->attributes[i].name,
+				       metadata->attributes[i].value);
+	}
 	*ret_bytes = bytes;
 	*ret_length = total;
 	return RIPTIDE_OK;
 }
 
-int rt_set_options(const struct riptide_set_options *options, uint64_t *ret_ttl_ms, unsigned char **ret_metadata,
-		   size_t *ret_metadata_length)
+uint64_t rt_soft_deadline(const unsigned char *metadata, size_t length)
 {
-	int status;
+	size_t at = 0;
 
-	/* A caller of a later version brings a longer struct; a shorter one never existed. */
-	if (options && options->size < sizeof(*options))
-		return RIPTIDE_EINVALID;
-	status = rt_metadata_encode(options ? options->metadata : NULL, ret_metadata, ret_metadata_length);
-	if (status == RIPTIDE_OK)
-		*ret_ttl_ms = options ? options->ttl_ms : RSHM_TTL_DEFAULT;
-	return status;
+	while (length - at >= FIELD_HEAD) {
+		unsigned char field[FIELD_HEAD + SOFT_BYTES];
+		size_t name_length, value_length;
+		uint64_t deadline_ms = 0;
+
+		/* Once, into a local: in shared memory the next look may find something else. */
+		rshm_copy_out(field, metadata + at, FIELD_HEAD);
+		at += FIELD_HEAD;
+		name_length = field[1] | (size_t)field[2] << 8;
+		value_length = field[3] | (size_t)field[4] << 8;
+		if (name_length + value_length > length - at)
+			return 0;
+		if (field[0] != RIPTIDE_METADATA_SOFT_DEADLINE || name_length || value_length != SOFT_BYTES) {
+			at += name_length + value_length;
+			continue;
+		}
+		rshm_copy_out(field, metadata + at, SOFT_BYTES);
+		for (unsigned int i = 0; i < SOFT_BYTES; i++)
+			deadline_ms |= (uint64_t)field[i] << 8 * i;
+		return deadline_ms;
+	}
+	return 0;
+}
+
+bool rt_soft_is_over(uint64_t soft_deadline_ms, uint64_t *ttl_ms)
+{
+	uint64_t now_ms, left_ms;
+
+	if (soft_deadline_ms == 0)
+		return false;
+	now_ms = rt_realtime_ms();
+	left_ms = soft_deadline_ms > now_ms ? soft_deadline_ms - now_ms : 0;
+	if (left_ms < *ttl_ms)
+		*ttl_ms = left_ms;
+	return left_ms == 0;
 }
 
 int riptide_metadata_next(const void *metadata, size_t length, size_t *cursor, struct riptide_field *ret_field)

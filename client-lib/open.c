@@ -7,6 +7,7 @@
  * of is the parent's doorbell; what it inherits and keeps are the read-only mappings, which serve hits meanwhile.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -37,13 +38,7 @@ static void let_go_of_parents_channel(riptide *handle)
 static void init_process(riptide *handle)
 {
 	struct rt_process *process = handle->process;
-	pthread_condattr_t attributes;
-
-	/* Zeroed mutexes are unlocked ones; the condition wants the clock of the deadlines. */
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&process->changed, &attributes);
-	pthread_condattr_destroy(&attributes);
+	/* Zeroed mutexes are unlocked ones, and nobody waits for a zeroed condition. */
 	process->spin_average_ns = (uint64_t)handle->spin_us * 500;
 	let_go_of_parents_channel(handle);
 	rshm_store_release(&process->shards, (uintptr_t)process->private_shards);
@@ -118,8 +113,7 @@ static int take_options(riptide *handle, const struct riptide_options *options, 
 	if (!take_text(handle->tenant, sizeof(handle->tenant), options->tenant, "RIPTIDE_TENANT", DEFAULT_TENANT))
 		return rt_trouble(trouble, RIPTIDE_EINVALID, "a tenant's id has 1 to %u characters", RSHM_TENANT_MAX);
 	/* A name is for people: cut, not refused. */
-	strncpy(name, options->name ? options->name : program ? program : "", sizeof(name) - 1);
-	name[sizeof(name) - 1] = '\0';
+	(void)snprintf(name, sizeof(name), "%s", options->name ? options->name : program ? program : "");
 	(void)take_text(handle->name, sizeof(handle->name), name[0] ? name : NULL, NULL, "unnamed");
 	handle->timeout_ms = options->timeout_ms ? options->timeout_ms : DEFAULT_TIMEOUT_MS;
 	handle->spin_us = options->spin_us ? options->spin_us : DEFAULT_SPIN_US;
@@ -187,8 +181,6 @@ void riptide_close(riptide **handle_place)
 	if (process->channel)
 		rt_channel_destroy(handle, process->channel);
 	rt_release_all(handle);
-	if (process->setup == 2)
-		pthread_cond_destroy(&process->changed);
 	handle->magic = 0;
 	if (handle->token) {
 		explicit_bzero(handle->token, handle->token_length);

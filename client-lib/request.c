@@ -21,7 +21,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "client-lib/hot_priv.h"
 #include "shm/os/futex.h"
@@ -62,11 +64,11 @@ static void collect_abandoned(struct rt_channel *channel)
 	}
 }
 
-static void wait_for_slot(struct rt_process *process, uint64_t until_ms)
+bool rt_process_wait(struct rt_process *process, uint64_t until_ms)
 {
 	struct timespec until = {.tv_sec = (time_t)(until_ms / 1000), .tv_nsec = (long)(until_ms % 1000) * 1000000};
 
-	(void)pthread_cond_timedwait(&process->changed, &process->lock, &until);
+	return pthread_cond_clockwait(&process->changed, &process->lock, CLOCK_MONOTONIC, &until) == 0;
 }
 
 /* Takes a slot, waiting for one at most until the deadline. */
@@ -89,7 +91,7 @@ static enum wait slot_acquire(struct exchange *x)
 			outcome = WAIT_LATE;
 		if (outcome != WAIT_ANSWERED)
 			break;
-		wait_for_slot(process, now_ms + SLOT_SLICE_MS);
+		(void)rt_process_wait(process, now_ms + SLOT_SLICE_MS);
 	}
 	if (outcome == WAIT_ANSWERED) {
 		x->number = (uint32_t)__builtin_ctz(channel->free_slots);
@@ -139,12 +141,16 @@ static void take_blocks(struct exchange *x, size_t bytes)
 
 static bool has_one_cpu(void)
 {
-	static uint32_t count; /* found out once; a race finds the same */
-	cpu_set_t set;
+	static uint32_t count; /* 2: more than one. Found out once; a race finds the same */
+	uint64_t set[CPU_SETSIZE / 64] = {0};
 
-	if (rshm_load_relaxed32(&count) == 0)
-		rshm_store_relaxed32(&count,
-				     sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set) : 2);
+	if (rshm_load_relaxed32(&count) == 0) {
+		uint32_t n = syscall(SYS_sched_getaffinity, 0, sizeof(set), set) > 0 ? 0 : 2;
+
+		for (size_t i = 0; i < CPU_SETSIZE / 64; i++)
+			n += set[i] == 0 ? 0 : set[i] & (set[i] - 1) ? 2 : 1;
+		rshm_store_relaxed32(&count, n == 1 ? 1 : 2);
+	}
 	return rshm_load_relaxed32(&count) == 1;
 }
 
@@ -377,10 +383,15 @@ static void read_trouble(struct exchange *x)
 
 /* ---- one attempt -------------------------------------------------------------------------------------------- */
 
-static bool status_is_known(int status)
+bool rt_status_is_known(int status)
 {
-	return status == RIPTIDE_OK || status == RIPTIDE_MISS ||
-	       (status < 0 && strcmp(riptide_strerror(status), "unknown error") != 0);
+	return status == RIPTIDE_OK || status == RIPTIDE_MISS || status == RIPTIDE_CONFLICT ||
+	       (status < 0 && strcmp(rt_strerror(status), "unknown error") != 0);
+}
+
+static bool may_answer(const struct rt_call *call, int status)
+{
+	return rt_status_is_known(status) || (status == RSHM_LOAD && call->op == RSHM_OP_FETCH);
 }
 
 /* The answer is there: takes its bytes. *ret_status is the call's. */
@@ -389,7 +400,7 @@ static enum wait settle(struct exchange *x, int *ret_status)
 	struct rt_call *call = x->call;
 	int status = call->answer.status;
 
-	if (!status_is_known(status) || !piece_is_sound(x, &call->answer, 0)) {
+	if (!may_answer(call, status) || !piece_is_sound(x, &call->answer, 0)) {
 		*ret_status = RIPTIDE_EPROTOCOL;
 		return WAIT_ANSWERED;
 	}
@@ -417,6 +428,9 @@ static void fill_request(struct exchange *x)
 		.body_len = (uint32_t)length,
 		.deadline_ms = call->deadline_ms,
 		.ttl_ms = call->ttl_ms,
+		.change = call->change,
+		.version = call->version,
+		.operand = call->operand,
 		.metadata_len = call->metadata_len,
 		.items = call->items,
 		.key_len = (uint16_t)call->key_length,
@@ -550,21 +564,40 @@ void rt_call_init(struct rt_call *call, const char *verb, uint16_t op, const voi
 	call->parts[0] = (struct rt_part){key, key_length};
 }
 
-uint64_t rt_age_ms(uint64_t version)
+int rt_begin(riptide *handle, struct rt_call *call, const char *verb, uint16_t op)
 {
-	struct timespec now;
-	uint64_t now_ms, then_ms = version >> 16;
+	int status = rt_check_open(handle, verb);
 
-	clock_gettime(CLOCK_REALTIME_COARSE, &now);
-	now_ms = (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
-	return now_ms > then_ms ? now_ms - then_ms : 0;
+	if (status == RIPTIDE_OK)
+		rt_call_init(call, verb, op, NULL, 0, rt_deadline_ms(handle));
+	return status;
+}
+
+int rt_begin_key(riptide *handle, struct rt_call *call, const char *verb, uint16_t op, const void *key,
+		 size_t key_length)
+{
+	int status = rt_check_key(handle, verb, key, key_length);
+
+	if (status == RIPTIDE_OK)
+		rt_call_init(call, verb, op, key, key_length, rt_deadline_ms(handle));
+	return status;
 }
 
 void rt_info_of_answer(const struct rshm_answer *answer, struct riptide_info *ret)
 {
+	*ret = (struct riptide_info){
+		.flags = (answer->flags & RSHM_ANSWER_STALE ? RIPTIDE_STALE : 0) |
+			 (answer->flags & RSHM_ANSWER_NEGATIVE ? RIPTIDE_NEGATIVE : 0),
+	};
+	if (answer->status != RSHM_OK)
+		return;
 	ret->version = answer->version;
 	ret->age_ms = rt_age_ms(answer->version);
 	ret->ttl_ms = answer->ttl_ms;
-	ret->flags = answer->flags & RSHM_ANSWER_STALE ? RIPTIDE_STALE : 0;
 	ret->metadata_length = answer->metadata_len;
+}
+
+void rt_info_of_absence(uint32_t flags, struct riptide_info *ret)
+{
+	*ret = (struct riptide_info){.flags = flags};
 }

@@ -152,7 +152,7 @@ struct rt_process {
 	uint32_t setup;               /* 0 not yet, 1 under way, 2 done */
 	/* under lock */
 	_Alignas(64) pthread_mutex_t lock;
-	pthread_cond_t changed; /* CLOCK_MONOTONIC: a slot came free, an attach ended */
+	pthread_cond_t changed; /* a slot came free, an attach ended */
 	struct rt_channel *channel;
 	struct rt_kept *kept;
 	uint32_t kept_count;
@@ -190,6 +190,9 @@ struct riptide {
 	struct rt_channel *inherited;
 };
 
+/* Lock held. Waits for process->changed, at most until then. True: not for the time. */
+bool rt_process_wait(struct rt_process *process, uint64_t until_ms);
+
 /* Sets the process part up, if that was not done in this process. RIPTIDE_OK, or RIPTIDE_ECLOSED for a half-open handle. */
 int rt_process_setup(riptide *handle);
 
@@ -225,7 +228,9 @@ struct rt_call {
 	uint64_t ttl_ms;
 	uint32_t metadata_len, items;
 	uint16_t op, flags;
-	bool writes; /* may not be repeated once the agent has taken it */
+	uint32_t change;           /* rshm_change() */
+	uint64_t version, operand; /* as in struct rshm_request */
+	bool writes;               /* may not be repeated once the agent has taken it */
 	struct rt_part parts[3];
 	/*
 	 * Called when the first answer is there and its status is RIPTIDE_OK: says in metadata_to and body_to (NULL: drop
@@ -248,17 +253,64 @@ int rt_call(riptide *handle, struct rt_call *call);
 /* A request about one key, which may be NULL. */
 void rt_call_init(struct rt_call *call, const char *verb, uint16_t op, const void *key, size_t key_length,
 		  uint64_t deadline_ms);
+/* Begins a public call: checks handle and key (rt_begin_key()), and initialises with the handle's deadline. */
+int rt_begin(riptide *handle, struct rt_call *call, const char *verb, uint16_t op);
+int rt_begin_key(riptide *handle, struct rt_call *call, const char *verb, uint16_t op, const void *key,
+		 size_t key_length);
 /* When a call that begins now must have ended. */
 uint64_t rt_deadline_ms(const riptide *handle);
 
-/* Both halves of riptide_get() (get.c): the hot one answers RT_ASK or RT_RELOCATE if it cannot. */
-int rt_look_value(riptide *handle, const void *key, size_t key_length, struct riptide_value *ret);
+/* True for what an agent may say of a request, or of an item of a batch. */
+bool rt_status_is_known(int status);
+
+/*
+ * Both halves of riptide_get() (get.c): the hot one answers RT_ASK or RT_RELOCATE if it cannot. With RIPTIDE_MISS only
+ * ret->info is set. `soft_ms` NULL: a value past its soft deadline is missing. Else it is given, and *soft_ms is that
+ * deadline, 0 for a value that is not past it.
+ */
+int rt_look_value(riptide *handle, const void *key, size_t key_length, uint64_t *soft_ms, struct riptide_value *ret);
 int rt_ask_value(riptide *handle, const void *key, size_t key_length, uint64_t deadline_ms,
 		 struct riptide_value *ret);
+/* Runs an initialised call whose answer is an entry. With RIPTIDE_MISS only ret->info is set. Notes errors. */
+int rt_call_value(riptide *handle, struct rt_call *call, struct riptide_value *ret);
 
-/* What an answer says about the entry. */
+/* Memory for a value of one allocation: value, NUL, metadata. RIPTIDE_ENOMEM; `value->info` is not touched. */
+int rt_value_alloc(size_t value_length, size_t metadata_length, struct riptide_value *value);
+
+/* What an answer says about the entry or its absence; and what there is to say of an absence without one. */
 void rt_info_of_answer(const struct rshm_answer *answer, struct riptide_info *ret);
+void rt_info_of_absence(uint32_t flags, struct riptide_info *ret);
 uint64_t rt_age_ms(uint64_t version);
+/* Milliseconds since 1970. */
+uint64_t rt_realtime_ms(void);
+
+/* What the options of a write say, encoded. */
+struct rt_change {
+	uint64_t ttl_ms;
+	uint32_t bits;           /* rshm_change() */
+	unsigned char *metadata; /* to be freed by rt_change_fini(), also after an error */
+	size_t metadata_length;
+};
+
+/*
+ * Checks and encodes; `options` may be NULL. `soft_deadline_ms` (0: none) goes into the metadata. RIPTIDE_EINVALID,
+ * RIPTIDE_ETOOBIG, RIPTIDE_ENOMEM.
+ */
+int rt_change_init(const struct riptide_set_options *options, uint64_t soft_deadline_ms, struct rt_change *ret);
+void rt_change_fini(struct rt_change *change);
+
+/* Makes an initialised call a write of `value` as `change` says, and runs it. *ret_version (may be NULL): OK and CONFLICT. */
+int rt_write(riptide *handle, struct rt_call *call, const struct rt_change *change, const void *value,
+	     size_t value_length, uint64_t *ret_version);
+/* Tells the caller of a write that went well what the answer's RSHM_ANSWER_… flags say. */
+void rt_tell_flags(const struct riptide_set_options *options, uint32_t answer_flags);
+
+/*
+ * rt_write() as the caller's options say, which it checks. An initialised call's `change`, if not 0, is its own condition and
+ * mode; then the options may have no condition.
+ */
+int rt_put(riptide *handle, struct rt_call *call, const void *value, size_t value_length,
+	   const struct riptide_set_options *options, uint64_t *ret_version);
 
 /* riptide_set() and riptide_delete() of a checked key with a deadline of their caller's (set.c). */
 int rt_set(riptide *handle, const void *key, size_t key_length, const void *value, size_t value_length,
@@ -270,10 +322,15 @@ int rt_delete(riptide *handle, const void *key, size_t key_length, uint64_t dead
 /* Notes an error of the handle and returns its code. `key` may be NULL, `text` NULL for the code's own. */
 int rt_fail(riptide *handle, int code, const char *verb, const void *key, size_t key_length, const char *text);
 
+/* riptide_strerror(), without the detour by which a library calls what it exports. */
+const char *rt_strerror(int code);
+
 /* Writes a text of at most RT_TEXT bytes; returns `code`. */
 int rt_trouble(char *trouble, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* RIPTIDE_OK if the handle is open and the key can be served. */
+/* RIPTIDE_OK if the handle is open. */
+int rt_check_open(riptide *handle, const char *verb);
+/* The same, and the key can be served. */
 int rt_check_key(riptide *handle, const char *verb, const void *key, size_t key_length);
 
 static inline bool rt_handle_is_valid(const riptide *handle)
@@ -283,11 +340,18 @@ static inline bool rt_handle_is_valid(const riptide *handle)
 
 /* ---- metadata (metadata.c) ---------------------------------------------------------------------------------- */
 
-/* Encodes. *ret_bytes is to be freed, NULL if there is none. RIPTIDE_ETOOBIG, RIPTIDE_EINVALID, RIPTIDE_ENOMEM. */
-int rt_metadata_encode(const struct riptide_metadata *metadata, unsigned char **ret_bytes, size_t *ret_length);
+#define RT_TAG_MAX 255u /* bytes of a tag */
 
-/* What the options of a set say; NULL is all defaults. */
-int rt_set_options(const struct riptide_set_options *options, uint64_t *ret_ttl_ms, unsigned char **ret_metadata,
-		   size_t *ret_metadata_length);
+/*
+ * Encodes, with a soft deadline if it is not 0. *ret_bytes is to be freed, NULL if there is none. RIPTIDE_ETOOBIG,
+ * RIPTIDE_EINVALID, RIPTIDE_ENOMEM.
+ */
+int rt_metadata_encode(const struct riptide_metadata *metadata, uint64_t soft_deadline_ms, unsigned char **ret_bytes,
+		       size_t *ret_length);
+
+/* The soft deadline in encoded metadata, ms since 1970; 0: none. The bytes may be anything, and may change meanwhile. */
+uint64_t rt_soft_deadline(const unsigned char *metadata, size_t length);
+/* Is it over? Shortens *ttl_ms to what is left until then, 0 if it is. A deadline of 0 never is. */
+bool rt_soft_is_over(uint64_t soft_deadline_ms, uint64_t *ttl_ms);
 
 #endif

@@ -85,7 +85,7 @@ int rt_sight_create(struct rt_mapping *agent, struct rt_mapping *segment, struct
 		if (status < 0) {
 			free(sight);
 			return rt_trouble(trouble, status, "cannot use segment %s: %s", segment->name,
-					  riptide_strerror(status));
+					  rt_strerror(status));
 		}
 		segment->users++;
 	}

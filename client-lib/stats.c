@@ -1,22 +1,16 @@
 /*
- * stats.c - a round trip, and figures.
+ * stats.c - a round trip, figures, and what there is to say of one entry.
  *
- * STATS answers with the tenant's struct rshm_figures, followed by u64 words, of which later agents may send more: bytes of
- * values written before and after compression, operations per second in thousandths, mean nanoseconds of sampled hot
- * reads. What an agent does not send is 0.
+ * STATS answers with struct rshm_stats, of which an agent of another version may send less or more. What it does not send is
+ * 0. Callers, too, may have been compiled with a shorter struct riptide_stats: they get the beginning of it.
  */
 #include <string.h>
 
 #include "client-lib/hot_priv.h"
 
-struct tenant_stats {
-	struct rshm_figures figures;
-	uint64_t plain_bytes, stored_bytes, milli_ops_per_second, hit_ns_mean;
-};
-_Static_assert(sizeof(struct tenant_stats) == sizeof(struct rshm_figures) + 4 * sizeof(uint64_t), "as on the wire");
-
 #define STATS_LEAST sizeof(struct rshm_figures)
-#define STATS_MOST 4096u /* bytes that an answer may have */
+#define CALLER_LEAST offsetof(struct riptide_stats, hit_ns_p95) /* the struct as it was first */
+#define STATS_MOST 4096u                                        /* bytes that an answer may have */
 
 int riptide_ping(riptide *handle, uint64_t *ret_ns)
 {
@@ -24,12 +18,10 @@ int riptide_ping(riptide *handle, uint64_t *ret_ns)
 	uint64_t began_ns;
 	int status;
 
-	if (!rt_handle_is_valid(handle))
-		return RIPTIDE_EINVALID;
-	if (!handle->is_open)
-		return rt_fail(handle, RIPTIDE_ECLOSED, "ping", NULL, 0, "the handle was not opened successfully");
+	status = rt_begin(handle, &call, "ping", RSHM_OP_PING);
+	if (status < 0)
+		return status;
 	began_ns = rt_clock_ns();
-	rt_call_init(&call, "ping", RSHM_OP_PING, NULL, 0, rt_deadline_ms(handle));
 	status = rt_call(handle, &call);
 	if (status == RIPTIDE_OK && ret_ns)
 		*ret_ns = rt_clock_ns() - began_ns;
@@ -45,12 +37,13 @@ static int place_stats(struct rt_call *call)
 	return RIPTIDE_OK;
 }
 
-static double share(uint64_t part, uint64_t whole)
+/* Not inline: the conversions are long. */
+static __attribute__((noinline)) double share(uint64_t part, uint64_t whole)
 {
 	return whole ? (double)part / (double)whole : 0;
 }
 
-static void fill_tenant(const struct tenant_stats *t, struct riptide_stats *ret)
+static void fill_tenant(const struct rshm_stats *t, struct riptide_stats *ret)
 {
 	const struct rshm_figures *f = &t->figures;
 
@@ -66,11 +59,21 @@ static void fill_tenant(const struct tenant_stats *t, struct riptide_stats *ret)
 	ret->hit_bytes = f->hit_bytes;
 	ret->hit_rate = share(f->hits, f->hits + f->misses);
 	ret->miss_rate = share(f->misses, f->hits + f->misses);
-	ret->avg_access_time_us = (double)t->hit_ns_mean / 1000;
-	ret->ops_per_second = (double)t->milli_ops_per_second / 1000;
+	ret->avg_access_time_us = share(t->hit_ns_mean, 1000);
+	ret->ops_per_second = share(t->milli_operations, 1000);
 	ret->avg_compression_ratio = t->plain_bytes ? share(t->stored_bytes, t->plain_bytes) : 1;
 	ret->hit_ns_p50 = f->hit_ns_p50;
 	ret->hit_ns_p99 = f->hit_ns_p99;
+	ret->hit_ns_p95 = t->hit_ns_p95;
+	ret->evictions_capacity = t->evictions_capacity;
+	ret->evictions_expired = t->evictions_expired;
+	ret->evictions_manual = t->evictions_manual;
+	ret->evictions_memory_pressure = t->evictions_memory_pressure;
+	ret->evicted_bytes = t->evicted_bytes;
+	ret->eviction_rate = share(t->milli_evictions, 1000);
+	ret->spilled = t->spilled;
+	ret->restored = t->restored;
+	ret->journal_records = t->journal_records;
 }
 
 static void add_shards(const struct rshm_shard *shards, struct riptide_stats *ret)
@@ -101,19 +104,17 @@ static void fill_own(riptide *handle, struct riptide_stats *ret)
 int riptide_stats(riptide *handle, struct riptide_stats *ret_stats)
 {
 	unsigned char answer[STATS_MOST];
-	struct tenant_stats tenant;
+	struct rshm_stats tenant;
 	struct riptide_stats stats = {.size = 0};
 	struct rt_call call;
 	int status;
 
-	if (!rt_handle_is_valid(handle))
-		return RIPTIDE_EINVALID;
-	if (!handle->is_open)
-		return rt_fail(handle, RIPTIDE_ECLOSED, "stats", NULL, 0, "the handle was not opened successfully");
-	if (!ret_stats || ret_stats->size < sizeof(stats))
+	status = rt_begin(handle, &call, "stats", RSHM_OP_STATS);
+	if (status < 0)
+		return status;
+	if (!ret_stats || ret_stats->size < CALLER_LEAST)
 		return rt_fail(handle, RIPTIDE_EINVALID, "stats", NULL, 0,
 			       "size must be sizeof(struct riptide_stats)");
-	rt_call_init(&call, "stats", RSHM_OP_STATS, NULL, 0, rt_deadline_ms(handle));
 	call.place = place_stats;
 	call.context = answer;
 	status = rt_call(handle, &call);
@@ -124,6 +125,31 @@ int riptide_stats(riptide *handle, struct riptide_stats *ret_stats)
 	fill_tenant(&tenant, &stats);
 	fill_own(handle, &stats);
 	stats.size = ret_stats->size;
-	memcpy(ret_stats, &stats, sizeof(stats));
+	memcpy(ret_stats, &stats, stats.size < sizeof(stats) ? stats.size : sizeof(stats));
 	return RIPTIDE_OK;
+}
+
+int riptide_describe(riptide *handle, const void *key, size_t key_length, struct riptide_description *ret)
+{
+	struct rt_call call;
+	int status = rt_begin_key(handle, &call, "describe", RSHM_OP_EXISTS, key, key_length);
+
+	if (status < 0)
+		return status;
+	if (!ret || ret->size < sizeof(*ret))
+		return rt_fail(handle, RIPTIDE_EINVALID, "describe", key, key_length,
+			       "size must be sizeof(struct riptide_description)");
+	call.flags = RSHM_REQUEST_FRESH;
+	status = rt_call(handle, &call);
+	if (status == RIPTIDE_OK)
+		*ret = (struct riptide_description){
+			.size = ret->size,
+			.version = call.answer.version,
+			.created_ms = call.answer.version >> 16,
+			.age_ms = rt_age_ms(call.answer.version),
+			.ttl_ms = call.answer.ttl_ms,
+			.access_count = call.answer.access_count,
+			.accessed_ms_ago = call.answer.accessed_ms_ago,
+		};
+	return status;
 }

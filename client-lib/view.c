@@ -1,5 +1,5 @@
 /*
- * view.c - the bytes of a hot entry where they lie.
+ * view.c - the bytes of a hot entry where they lie; and whether there are any.
  *
  * The thread's line carries the address of the sight that it reads from, so the mapping stays although the thread has
  * left the call; the sight's address also stands in thread-local memory, for fork() empties the lines and not the views.
@@ -32,7 +32,22 @@ static void let_go(void)
 		rshm_store_release(&line->view, 0);
 }
 
-static int look_view(riptide *handle, const void *key, size_t key_length, struct riptide_view *ret)
+static void show(const struct rt_look *look, const struct rshm_found *found, riptide *handle,
+		 struct riptide_view *ret)
+{
+	hold(look);
+	memset(ret, 0, sizeof(*ret));
+	ret->data = found->bytes + found->entry.key_len + found->entry.metadata_len;
+	ret->length = found->entry.value_len;
+	ret->reserved[VIEW_SIGHT] = (void *)(uintptr_t)look->sight;
+	ret->reserved[VIEW_POSITION] = (void *)(uintptr_t)found->entry.position;
+	ret->reserved[VIEW_TAIL] = (void *)(uintptr_t)found->tail;
+	ret->reserved[VIEW_HANDLE] = handle;
+}
+
+/* Both may be NULL. */
+static int look_in_place(riptide *handle, const void *key, size_t key_length, struct riptide_view *ret_view,
+			 struct riptide_info *ret_info)
 {
 	struct rt_look look;
 	struct rshm_found found;
@@ -42,27 +57,21 @@ static int look_view(riptide *handle, const void *key, size_t key_length, struct
 
 	if (!rt_look_begin(handle, &look))
 		return RT_ASK;
-	if (!rt_look_can_see(&look)) {
-		status = rt_look_blind(&look);
-		rt_look_end(&look);
-		return status;
-	}
+	if (!rt_look_can_see(&look))
+		return rt_look_blind(&look);
 	outcome = rshm_find(&look.sight->reader, rshm_hash(look.sight->reader.hash_seed, key, key_length), key,
 			    key_length, &found);
 	if (outcome == RSHM_FOUND && !rshm_still_valid(&look.sight->reader, &found))
 		outcome = RSHM_LAPPED;
-	status = outcome == RSHM_FOUND ? rt_look_judge(&look, &found, &flags) : rt_look_missed(&look, outcome);
+	status = outcome == RSHM_FOUND ? rt_look_judge(&look, &found, &flags, NULL) : rt_look_missed(&look, outcome);
 	if (status == RIPTIDE_OK) {
 		rt_look_hit(&look, &found);
-		hold(&look);
-		memset(ret, 0, sizeof(*ret));
-		ret->data = found.bytes + key_length + found.entry.metadata_len;
-		ret->length = found.entry.value_len;
-		rt_look_info(&look, &found, flags, &ret->info);
-		ret->reserved[VIEW_SIGHT] = (void *)(uintptr_t)look.sight;
-		ret->reserved[VIEW_POSITION] = (void *)(uintptr_t)found.entry.position;
-		ret->reserved[VIEW_TAIL] = (void *)(uintptr_t)found.tail;
-		ret->reserved[VIEW_HANDLE] = handle;
+		if (ret_view)
+			show(&look, &found, handle, ret_view);
+		if (ret_info)
+			rt_look_info(&look, &found, flags, ret_info);
+	} else if (status == RIPTIDE_MISS && ret_info) {
+		rt_info_of_absence(flags, ret_info);
 	}
 	rt_look_end(&look);
 	return status;
@@ -74,6 +83,8 @@ static int copy_view(riptide *handle, const void *key, size_t key_length, uint64
 	struct riptide_value value;
 	int status = rt_ask_value(handle, key, key_length, deadline_ms, &value);
 
+	if (status == RIPTIDE_MISS)
+		ret->info = value.info;
 	if (status != RIPTIDE_OK)
 		return status;
 	memset(ret, 0, sizeof(*ret));
@@ -97,12 +108,12 @@ int riptide_view(riptide *handle, const void *key, size_t key_length, struct rip
 	if (rt_thread.view)
 		return rt_fail(handle, RIPTIDE_EINVALID, "view", key, key_length,
 			       "this thread holds a view already: riptide_view_end() ends it");
-	status = look_view(handle, key, key_length, ret_view);
+	status = look_in_place(handle, key, key_length, ret_view, &ret_view->info);
 	if (status == RIPTIDE_OK)
 		return status;
 	deadline_ms = rt_deadline_ms(handle);
 	if (status == RT_RELOCATE && rt_relocate(handle, deadline_ms))
-		status = look_view(handle, key, key_length, ret_view);
+		status = look_in_place(handle, key, key_length, ret_view, &ret_view->info);
 	if (status == RIPTIDE_ESTALE)
 		return rt_fail(handle, status, "view", key, key_length, NULL);
 	return status < RT_ASK ? status : copy_view(handle, key, key_length, deadline_ms, ret_view);
@@ -132,4 +143,29 @@ int riptide_view_end(riptide *handle, struct riptide_view *view)
 	if (!is_valid)
 		return rt_fail(handle, RIPTIDE_EVOID, "view_end", NULL, 0, NULL);
 	return RIPTIDE_OK;
+}
+
+/* ---- only whether --------------------------------------------------------------------------------------- */
+
+int riptide_exists(riptide *handle, const void *key, size_t key_length, struct riptide_info *ret_info)
+{
+	struct rt_call call;
+	uint64_t deadline_ms;
+	int status = rt_check_key(handle, "exists", key, key_length);
+
+	if (status < 0)
+		return status;
+	status = look_in_place(handle, key, key_length, NULL, ret_info);
+	deadline_ms = rt_deadline_ms(handle);
+	if (status == RT_RELOCATE && rt_relocate(handle, deadline_ms))
+		status = look_in_place(handle, key, key_length, NULL, ret_info);
+	if (status == RIPTIDE_ESTALE)
+		return rt_fail(handle, status, "exists", key, key_length, NULL);
+	if (status < RT_ASK)
+		return status;
+	rt_call_init(&call, "exists", RSHM_OP_EXISTS, key, key_length, deadline_ms);
+	status = rt_call(handle, &call);
+	if (status >= 0 && ret_info)
+		rt_info_of_answer(&call.answer, ret_info);
+	return status;
 }

@@ -126,17 +126,27 @@ static int read_answer(uint16_t op, const unsigned char *bytes, size_t length, s
 	return header.status;
 }
 
-int ctl_ask(const struct ctl *ctl, uint16_t op, json_t **ret_document)
+/* What an operator asked to be done and the agent refused for good reason is a negative answer, not wrong usage. */
+static bool is_wish(uint16_t op)
 {
-	unsigned char request[64], *bytes;
+	return op == RSHM_CONTROL_RELOAD || (op >= RSHM_CONTROL_DICT_LIST && op <= RSHM_CONTROL_DICT_DROP);
+}
+
+int ctl_ask_with(const struct ctl *ctl, const void *request, size_t request_length, json_t **ret_document)
+{
 	struct answer answer = {.document = NULL};
-	struct rshm_tlv_writer writer;
+	struct rshm_control_header header;
+	struct rshm_tlv_reader reader;
+	unsigned char *bytes;
 	size_t length;
+	uint16_t op;
 	int code;
 
-	rshm_tlv_begin(&writer, request, sizeof(request), op, 0, 1);
-	code = rt_control_ask(ctl->socket, request, (size_t)rshm_tlv_finish(&writer), rshm_now_ms() + ctl->timeout_ms,
-			      &bytes, &length, NULL, answer.text);
+	if (rshm_tlv_open(&reader, request, request_length, &header) < 0)
+		return ctl_fail(CTL_USAGE, "%s", riptide_strerror(RIPTIDE_EINVALID));
+	op = header.op;
+	code = rt_control_ask(ctl->socket, request, request_length, rshm_now_ms() + ctl->timeout_ms, &bytes, &length,
+			      NULL, answer.text);
 	if (code == RIPTIDE_OK) {
 		code = read_answer(op, bytes, length, &answer);
 		free(bytes);
@@ -146,6 +156,15 @@ int ctl_ask(const struct ctl *ctl, uint16_t op, json_t **ret_document)
 		return CTL_OK;
 	}
 	json_decref(answer.document);
-	return ctl_fail(op == RSHM_CONTROL_RELOAD && code == RSHM_E_INVALID ? CTL_NO : ctl_exit_of(code), "%s",
+	return ctl_fail(is_wish(op) && code == RSHM_E_INVALID ? CTL_NO : ctl_exit_of(code), "%s",
 			answer.text[0] ? answer.text : riptide_strerror(code));
+}
+
+int ctl_ask(const struct ctl *ctl, uint16_t op, json_t **ret_document)
+{
+	unsigned char request[64];
+	struct rshm_tlv_writer writer;
+
+	rshm_tlv_begin(&writer, request, sizeof(request), op, 0, 1);
+	return ctl_ask_with(ctl, request, (size_t)rshm_tlv_finish(&writer), ret_document);
 }

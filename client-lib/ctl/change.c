@@ -64,46 +64,83 @@ static int read_value(const struct ctl *ctl, struct bytes *ret)
 	return ret->data ? CTL_OK : ctl_fail(CTL_ERROR, "no memory for the value");
 }
 
-static int print_stored(const struct ctl *ctl, const char *key, size_t length, uint64_t version)
+static int print_stored(const struct ctl *ctl, const char *key, size_t length, uint64_t version, bool accepted)
 {
 	json_t *document;
 
 	if (!ctl->json) {
-		printf("stored %zu bytes, version %" PRIu64 "\n", length, version);
+		printf("%s %zu bytes, version %" PRIu64 "\n", accepted ? "accepted" : "stored", length, version);
 		return CTL_OK;
 	}
 	document = json_object();
 	ctl_json_bytes(document, "key", key, strlen(key));
 	json_object_set_new(document, "length", json_integer((json_int_t)length));
 	json_object_set_new(document, "version", json_integer((json_int_t)version));
+	json_object_set_new(document, "accepted", json_boolean(accepted));
 	return ctl_print_json(ctl, document);
 }
 
-int ctl_set(struct ctl *ctl)
+static int check_conditions(const struct ctl *ctl)
+{
+	unsigned int conditions = ctl->given & (CTL_IF_ABSENT | CTL_IF_PRESENT | CTL_IF_VERSION);
+
+	if (conditions & (conditions - 1))
+		return ctl_fail(CTL_USAGE, "--if-absent, --if-present and --if-version exclude each other");
+	if (conditions && ctl->given & CTL_BEHIND)
+		return ctl_fail(CTL_USAGE,
+				"--behind and a condition exclude each other: only the store can judge it");
+	return CTL_OK;
+}
+
+static int store(const struct ctl *ctl, riptide *handle, const struct bytes *value)
 {
 	const struct riptide_metadata metadata = {
 		.content_type = ctl->content_type,
 		.tags = ctl->tags,
 		.tag_count = ctl->tag_count,
 	};
-	const struct riptide_set_options options = {
+	uint32_t flags = 0;
+	struct riptide_set_options options = {
 		.size = sizeof(options),
 		.ttl_ms = ctl->ttl_ms,
 		.metadata = ctl->content_type || ctl->tag_count ? &metadata : NULL,
+		.write_mode = ctl->given & CTL_BEHIND ? RIPTIDE_WRITE_BEHIND : RIPTIDE_WRITE_DEFAULT,
+		.ret_flags = &flags,
 	};
+	const char *key = ctl->arguments[0];
+	uint64_t version = 0;
+	int code;
+
+	if (ctl->given & CTL_IF_ABSENT)
+		options.condition = RIPTIDE_IF_ABSENT;
+	else if (ctl->given & CTL_IF_PRESENT)
+		options.condition = RIPTIDE_IF_PRESENT;
+	if (ctl->given & CTL_IF_VERSION)
+		code = riptide_cas(handle, key, strlen(key), ctl->if_version, value->data, value->length, &options,
+				   &version);
+	else
+		code = riptide_set(handle, key, strlen(key), value->data, value->length, &options, &version);
+	if (code < 0)
+		return ctl_fail_handle(handle, code);
+	if (code == RIPTIDE_CONFLICT && version)
+		return ctl_fail(CTL_NO, "\"%s\" has version %" PRIu64 "; nothing was changed", key, version);
+	if (code == RIPTIDE_CONFLICT)
+		return ctl_fail(CTL_NO, "\"%s\" is not there; nothing was changed", key);
+	return print_stored(ctl, key, value->length, version, flags & RIPTIDE_ACCEPTED);
+}
+
+int ctl_set(struct ctl *ctl)
+{
 	struct bytes value = {.data = NULL};
 	riptide *handle = NULL;
-	uint64_t version = 0;
-	int code, status = read_value(ctl, &value);
+	int status = check_conditions(ctl);
 
 	if (status == CTL_OK)
+		status = read_value(ctl, &value);
+	if (status == CTL_OK)
 		status = ctl_open(ctl, &handle);
-	if (status == CTL_OK) {
-		const char *key = ctl->arguments[0];
-
-		code = riptide_set(handle, key, strlen(key), value.data, value.length, &options, &version);
-		status = code < 0 ? ctl_fail_handle(handle, code) : print_stored(ctl, key, value.length, version);
-	}
+	if (status == CTL_OK)
+		status = store(ctl, handle, &value);
 	riptide_close(&handle);
 	free(value.data);
 	return status;
@@ -150,8 +187,13 @@ int ctl_del(struct ctl *ctl)
 	size_t count = ctl->argument_count;
 	struct riptide_item *items;
 	riptide *handle;
-	int code, status = ctl_open(ctl, &handle);
+	int code, status;
 
+	if (ctl->given & (CTL_PREFIX | CTL_TAG))
+		return ctl_del_many(ctl);
+	if (count == 0)
+		return ctl_fail(CTL_USAGE, "nothing to delete: a key, --prefix or --tag is needed");
+	status = ctl_open(ctl, &handle);
 	if (status != CTL_OK)
 		return status;
 	items = calloc(count, sizeof(*items));

@@ -42,15 +42,21 @@ enum ctl_option {
 	CTL_FRAMES = 1 << 8, /* -n */
 	CTL_WATCH = 1 << 9,
 	CTL_SORT = 1 << 10,
+	CTL_PREFIX = 1 << 11,
+	CTL_YES = 1 << 12,
+	CTL_IF_ABSENT = 1 << 13,
+	CTL_IF_PRESENT = 1 << 14,
+	CTL_IF_VERSION = 1 << 15,
+	CTL_BEHIND = 1 << 16,
 };
 
 struct ctl {
 	const char *socket, *tenant, *token_file;
 	uint32_t timeout_ms, watch_ms, count, frames; /* 0: without end */
-	uint64_t ttl_ms;
+	uint64_t ttl_ms, if_version;
 	unsigned int given; /* enum ctl_option */
 	bool json, colour, to_terminal;
-	const char *file, *content_type, *tags[CTL_TAGS_MAX];
+	const char *file, *prefix, *content_type, *tags[CTL_TAGS_MAX];
 	size_t tag_count;
 	char sort;        /* h, m, s or n */
 	char **arguments; /* after the command's name */
@@ -64,6 +70,8 @@ struct ctl {
  * after a message. *ret_mode: 0, or 'h' or 'V' for --help and --version.
  */
 int ctl_parse(struct ctl *ctl, int argc, char **argv, int *ret_mode);
+/* A time for people, "90s" or "never": `name` takes it. CTL_USAGE after a message. */
+int ctl_time(const char *name, const char *text, uint64_t *ret_ms);
 /* The name of an option that is given and not in `taken`, or NULL. */
 const char *ctl_first_untaken(const struct ctl *ctl, unsigned int taken);
 
@@ -77,6 +85,8 @@ int ctl_open(const struct ctl *ctl, riptide **ret_handle);
 int ctl_fail_handle(riptide *handle, int code);
 /* Asks the control socket for one of RSHM_CONTROL_STATUS, _CLIENTS, _RELOAD. *ret_document: json_decref() it. */
 int ctl_ask(const struct ctl *ctl, uint16_t op, json_t **ret_document);
+/* The same with a whole message, rshm_tlv_finish(). */
+int ctl_ask_with(const struct ctl *ctl, const void *request, size_t length, json_t **ret_document);
 
 /* ---- print.c ------------------------------------------------------------------------------------------------ */
 
@@ -111,11 +121,20 @@ const char *ctl_text(const json_t *object, const char *name);
 int ctl_get(struct ctl *ctl);
 int ctl_set(struct ctl *ctl);
 int ctl_del(struct ctl *ctl);
+/* What `del --prefix` and `del --tag` do; many.c. */
+int ctl_del_many(struct ctl *ctl);
+int ctl_clear(struct ctl *ctl);
+int ctl_flush(struct ctl *ctl);
+int ctl_warm(struct ctl *ctl);
+int ctl_incr(struct ctl *ctl);
+int ctl_ttl(struct ctl *ctl);
+int ctl_touch(struct ctl *ctl);
 int ctl_ping(struct ctl *ctl);
 int ctl_stats(struct ctl *ctl);
 int ctl_status(struct ctl *ctl);
 int ctl_clients(struct ctl *ctl);
 int ctl_reload(struct ctl *ctl);
+int ctl_dict(struct ctl *ctl);
 int ctl_top(struct ctl *ctl);
 
 #endif

@@ -72,15 +72,38 @@ static json_t *stats_json(const struct ctl *ctl, const struct riptide_stats *s)
 	REAL(ops_per_second);
 	REAL(avg_compression_ratio);
 	NUMBER(hit_ns_p50);
+	NUMBER(hit_ns_p95);
 	NUMBER(hit_ns_p99);
+	NUMBER(evictions_capacity);
+	NUMBER(evictions_expired);
+	NUMBER(evictions_manual);
+	NUMBER(evictions_memory_pressure);
+	NUMBER(evicted_bytes);
+	REAL(eviction_rate);
+	NUMBER(spilled);
+	NUMBER(restored);
+	NUMBER(journal_records);
 #undef NUMBER
 #undef REAL
 	return document;
 }
 
+static void print_evictions(const struct riptide_stats *s)
+{
+	char a[CTL_CELL], b[CTL_CELL];
+
+	printf("  evictions         %" PRIu64 "\n", s->evictions);
+	printf("  left the cache    %" PRIu64 " for room, %" PRIu64 " under memory pressure, %" PRIu64
+	       " expired, %" PRIu64 " deleted; %s, %s a second\n",
+	       s->evictions_capacity, s->evictions_memory_pressure, s->evictions_expired, s->evictions_manual,
+	       ctl_bytes(a, s->evicted_bytes), ctl_rate(b, s->eviction_rate));
+	printf("  disk tier         %" PRIu64 " spilled, %" PRIu64 " restored\n", s->spilled, s->restored);
+	printf("  journal           %" PRIu64 " waiting\n", s->journal_records);
+}
+
 static void print_stats(const struct ctl *ctl, const struct riptide_stats *s)
 {
-	char a[CTL_CELL], b[CTL_CELL], c[CTL_CELL];
+	char a[CTL_CELL], b[CTL_CELL], c[CTL_CELL], d[CTL_CELL];
 
 	printf("%stenant ", ctl_bold(ctl));
 	ctl_print_escaped(stdout, ctl->tenant, strlen(ctl->tenant), "");
@@ -94,9 +117,10 @@ static void print_stats(const struct ctl *ctl, const struct riptide_stats *s)
 	printf("  stale             %" PRIu64 "\n", s->stale);
 	printf("  sets              %" PRIu64 "\n", s->sets);
 	printf("  deletes           %" PRIu64 "\n", s->deletes);
-	printf("  evictions         %" PRIu64 "\n", s->evictions);
-	printf("  time of a hit     mean %s, p50 %s, p99 %s\n", ctl_nanoseconds(a, 1000 * s->avg_access_time_us),
-	       ctl_nanoseconds(b, (double)s->hit_ns_p50), ctl_nanoseconds(c, (double)s->hit_ns_p99));
+	print_evictions(s);
+	printf("  time of a hit     mean %s, p50 %s, p95 %s, p99 %s\n",
+	       ctl_nanoseconds(a, 1000 * s->avg_access_time_us), ctl_nanoseconds(b, (double)s->hit_ns_p50),
+	       ctl_nanoseconds(c, (double)s->hit_ns_p95), ctl_nanoseconds(d, (double)s->hit_ns_p99));
 	printf("  operations        %s a second\n", ctl_rate(a, s->ops_per_second));
 	printf("  stored / plain    %.2f\n", s->avg_compression_ratio);
 }

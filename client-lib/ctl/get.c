@@ -20,11 +20,23 @@ static const char *field_name(int kind)
 	}
 }
 
+/* Milliseconds since 1970; of a value that a fetch has stored. */
+static uint64_t soft_deadline_ms(const struct riptide_field *field)
+{
+	uint64_t ms = 0;
+
+	for (size_t i = 0; i < 8 && i < field->value_length; i++)
+		ms |= (uint64_t)(unsigned char)field->value[i] << 8 * i;
+	return ms;
+}
+
 static void print_field(const struct riptide_field *field)
 {
 	const char *name = field_name(field->kind);
 
 	fputs("  ", stderr);
+	if (field->kind == RIPTIDE_METADATA_SOFT_DEADLINE)
+		return (void)fprintf(stderr, "soft_deadline_ms: %" PRIu64 "\n", soft_deadline_ms(field));
 	if (name)
 		fputs(name, stderr);
 	else if (field->kind == RIPTIDE_METADATA_ATTRIBUTE)
@@ -36,7 +48,19 @@ static void print_field(const struct riptide_field *field)
 	fputc('\n', stderr);
 }
 
-static void print_meta(const struct riptide_value *value)
+static void print_reads(const struct riptide_description *about)
+{
+	char ago[CTL_CELL];
+
+	if (about->accessed_ms_ago == RIPTIDE_NEVER)
+		fputs("  reads: none known\n", stderr);
+	else
+		fprintf(stderr, "  reads: %" PRIu64 " or more, the last one %s ago\n", about->access_count,
+			ctl_span(ago, about->accessed_ms_ago));
+}
+
+/* `about`: NULL if nothing more is known. */
+static void print_meta(const struct riptide_value *value, const struct riptide_description *about)
 {
 	const struct riptide_info *info = &value->info;
 	char age[CTL_CELL], ttl[CTL_CELL];
@@ -49,6 +73,8 @@ static void print_meta(const struct riptide_value *value)
 		info->ttl_ms == RIPTIDE_NEVER ? "" : ctl_span(ttl, info->ttl_ms),
 		info->flags & RIPTIDE_STALE ? "stale" : "verified",
 		info->flags & RIPTIDE_HOT ? "shared memory" : "the agent");
+	if (about)
+		print_reads(about);
 	while (riptide_metadata_next(value->metadata, value->metadata_length, &cursor, &field) == 1)
 		print_field(&field);
 }
@@ -69,7 +95,10 @@ static json_t *metadata_json(const struct riptide_value *value)
 	while (riptide_metadata_next(value->metadata, value->metadata_length, &cursor, &field) == 1) {
 		const char *name = field_name(field.kind);
 
-		if (field.kind == RIPTIDE_METADATA_TAG)
+		if (field.kind == RIPTIDE_METADATA_SOFT_DEADLINE)
+			json_object_set_new(object, "soft_deadline_ms",
+					    json_integer((json_int_t)soft_deadline_ms(&field)));
+		else if (field.kind == RIPTIDE_METADATA_TAG)
 			json_array_append_new(tags, json_stringn(field.value, field.value_length));
 		else if (name)
 			ctl_json_bytes(object, name, field.value, field.value_length);
@@ -82,7 +111,8 @@ static json_t *metadata_json(const struct riptide_value *value)
 	return object;
 }
 
-static int print_json(struct ctl *ctl, const char *key, const struct riptide_value *value)
+static int print_json(struct ctl *ctl, const char *key, const struct riptide_value *value,
+		      const struct riptide_description *about)
 {
 	json_t *document = json_object();
 
@@ -105,6 +135,13 @@ static int print_json(struct ctl *ctl, const char *key, const struct riptide_val
 		json_object_set_new(document, "hot", json_boolean(info->flags & RIPTIDE_HOT));
 		json_object_set_new(document, "metadata", metadata_json(value));
 	}
+	if (value && about) {
+		json_object_set_new(document, "access_count", json_integer((json_int_t)about->access_count));
+		json_object_set_new(document, "accessed_ms_ago",
+				    about->accessed_ms_ago == RIPTIDE_NEVER
+					    ? json_null()
+					    : json_integer((json_int_t)about->accessed_ms_ago));
+	}
 	return ctl_print_json(ctl, document);
 }
 
@@ -125,6 +162,7 @@ static void print_value(const struct ctl *ctl, const struct riptide_value *value
 
 int ctl_get(struct ctl *ctl)
 {
+	struct riptide_description description = {.size = sizeof(description)}, *about = NULL;
 	const char *key = ctl->arguments[0];
 	struct riptide_value value;
 	riptide *handle;
@@ -135,18 +173,21 @@ int ctl_get(struct ctl *ctl)
 	status = ctl_open(ctl, &handle);
 	if (status != CTL_OK)
 		return status;
+	/* Before this read is one of those it tells. What it cannot tell is left out. */
+	if ((ctl->given & CTL_META) && riptide_describe(handle, key, strlen(key), &description) == RIPTIDE_OK)
+		about = &description;
 	code = riptide_get(handle, key, strlen(key), &value);
 	if (code < 0) {
 		status = ctl_fail_handle(handle, code);
 	} else if (code == RIPTIDE_MISS) {
-		status = ctl->json ? print_json(ctl, key, NULL) : CTL_OK;
+		status = ctl->json ? print_json(ctl, key, NULL, NULL) : CTL_OK;
 		status = status == CTL_OK ? ctl_fail(CTL_NO, "\"%s\" is not there", key) : status;
 	} else if (ctl->json) {
-		status = print_json(ctl, key, &value);
+		status = print_json(ctl, key, &value, about);
 	} else {
 		print_value(ctl, &value);
 		if (ctl->given & CTL_META)
-			print_meta(&value);
+			print_meta(&value, about);
 	}
 	if (code == RIPTIDE_OK)
 		riptide_value_free(&value);

@@ -24,16 +24,41 @@ static const struct command commands[] = {
 	 "The value to stdout: as it is, but escaped and on a line of its own on a terminal. Exit status 1: no such key.\n"
 	 "  --raw           as it is on a terminal too\n"
 	 "  --hex           as hexadecimal digits\n"
-	 "  --meta          version, age, time to live and metadata to stderr as well\n"},
-	{"set", ctl_set, 1, 2, CTL_FILE | CTL_TTL | CTL_CONTENT_TYPE | CTL_TAG,
-	 "set KEY [VALUE | - | --file FILE] [--ttl TIME] [--content-type TYPE] [--tag TAG]...",
+	 "  --meta          version, age, time to live, reads and metadata to stderr as well\n"},
+	{"set", ctl_set, 1, 2,
+	 CTL_FILE | CTL_TTL | CTL_CONTENT_TYPE | CTL_TAG | CTL_IF_ABSENT | CTL_IF_PRESENT | CTL_IF_VERSION |
+		 CTL_BEHIND,
+	 "set KEY [VALUE | - | --file FILE] [--ttl TIME] [--content-type TYPE] [--tag TAG]... "
+	 "[--if-absent | --if-present | --if-version N] [--behind]",
 	 "Stores a value; without VALUE, or with -, it is read from stdin.\n"
 	 "  --file FILE     the value is what FILE holds\n"
 	 "  --ttl TIME      90, 90s, 250ms, 5m, 24h, 7d or never (default: the tenant's)\n"
 	 "  --content-type  stored with the value\n"
-	 "  --tag TAG       stored with the value; up to 16 times\n"},
-	{"del", ctl_del, 1, MANY, 0, "del KEY...",
-	 "Deletes. Exit status 1: at least one of the keys was not there.\n"},
+	 "  --tag TAG       stored with the value; up to 16 times\n"
+	 "  --if-absent     only if the key is not there. Exit status 1: the condition does not hold, nothing was changed\n"
+	 "  --if-present    only if it is\n"
+	 "  --if-version N  only if it has version N (0: if it is not there)\n"
+	 "  --behind        returns when the agent's journal has it; see flush\n"},
+	{"del", ctl_del, 0, MANY, CTL_PREFIX | CTL_TAG, "del KEY... | --prefix PREFIX | --tag TAG...",
+	 "Deletes. Exit status 1: at least one of the keys was not there.\n"
+	 "  --prefix PREFIX every key that begins with PREFIX; walks the store\n"
+	 "  --tag TAG       every entry that was stored with TAG; up to 16 times\n"},
+	{"incr", ctl_incr, 1, 2, CTL_TTL, "incr KEY [N] [--ttl TIME]",
+	 "Adds N (default 1; below zero: riptidectl incr -- KEY -1) to a decimal number and prints the sum. Exit status 1:\n"
+	 "the value is no number, or the sum does not fit.\n"
+	 "  --ttl TIME      of a key that is new\n"},
+	{"ttl", ctl_ttl, 1, 1, 0, "ttl KEY",
+	 "The time to live that is left, in seconds, or never. Exit status 1: no such key.\n"},
+	{"touch", ctl_touch, 2, 2, 0, "touch KEY SECONDS",
+	 "Gives a key another time to live, from now: 90, 90s, 250ms, 5m, 24h, 7d or never. Exit status 1: no such key.\n"},
+	{"clear", ctl_clear, 0, 0, CTL_YES, "clear [--yes]",
+	 "Removes every entry of the tenant, on every host. Asks first.\n"
+	 "  --yes           does not ask; needed where stdin is no terminal\n"},
+	{"flush", ctl_flush, 0, 0, 0, "flush", "Waits until everything that was written behind is in the store.\n"},
+	{"warm", ctl_warm, 0, MANY, CTL_FILE | CTL_PREFIX, "warm KEY... | --file FILE | --prefix PREFIX",
+	 "Brings entries into shared memory. Exit status 1: at least one of the keys was not there; 6: at least one failed.\n"
+	 "  --file FILE     keys from FILE, one a line; - is stdin\n"
+	 "  --prefix PREFIX every key that begins with PREFIX\n"},
 	{"stats", ctl_stats, 0, 0, CTL_WATCH | CTL_FRAMES, "stats", "The tenant's figures on this host.\n"},
 	{"clients", ctl_clients, 0, 0, CTL_WATCH | CTL_FRAMES, "clients", "Attached processes, busiest first.\n"},
 	{"top", ctl_top, 0, 0, CTL_WATCH | CTL_FRAMES | CTL_SORT, "top [-n COUNT] [--sort h|m|s|n]",
@@ -42,6 +67,13 @@ static const struct command commands[] = {
 	 "  -n COUNT        so many frames as plain text, one below the other (also when stdout is no terminal)\n"
 	 "  --sort KEY      h, m, s or n (default h)\n"
 	 "  --watch=SECONDS time between two frames (default 1)\n"},
+	{"dict", ctl_dict, 1, 2, CTL_CONTENT_TYPE, "dict list | train [--type TYPE] | show ID | drop ID",
+	 "The tenant's zstd dictionaries. For the agent's user and root. Exit status 1: refused, stderr says what is lacking.\n"
+	 "  list            what there is, and how many samples to train from\n"
+	 "  train           makes one of the values sampled; the next writes of that content type use it\n"
+	 "  --type TYPE     content type to train for; \"\": values without one. May be left out if there is only one\n"
+	 "  show ID         one of them\n"
+	 "  drop ID         nothing more is written with it; kept in the backend for ever, since entries may need it\n"},
 	{"reload", ctl_reload, 0, 0, 0, "reload",
 	 "The agent reads its configuration again. For the agent's user and root. Exit status 1: refused, nothing changed.\n"},
 };

@@ -27,8 +27,10 @@ enum {
 };
 
 /* Of the bits of enum ctl_option, in their order. */
-static const char *const names[] = {"--raw", "--hex", "--meta", "--file",  "--ttl", "--content-type",
-				    "--tag", "-c",    "-n",     "--watch", "--sort"};
+static const char *const names[] = {
+	"--raw",   "--hex",  "--meta",   "--file", "--ttl",       "--content-type", "--tag",        "-c",       "-n",
+	"--watch", "--sort", "--prefix", "--yes",  "--if-absent", "--if-present",   "--if-version", "--behind",
+};
 
 #define OPTION(option) (OPTION_FIRST_OF_COMMANDS + __builtin_ctz(option))
 
@@ -47,9 +49,16 @@ static const struct option long_options[] = {
 	{"file", required_argument, NULL, OPTION(CTL_FILE)},
 	{"ttl", required_argument, NULL, OPTION(CTL_TTL)},
 	{"content-type", required_argument, NULL, OPTION(CTL_CONTENT_TYPE)},
+	{"type", required_argument, NULL, OPTION(CTL_CONTENT_TYPE)},
 	{"tag", required_argument, NULL, OPTION(CTL_TAG)},
 	{"watch", optional_argument, NULL, OPTION(CTL_WATCH)},
 	{"sort", required_argument, NULL, OPTION(CTL_SORT)},
+	{"prefix", required_argument, NULL, OPTION(CTL_PREFIX)},
+	{"yes", no_argument, NULL, OPTION(CTL_YES)},
+	{"if-absent", no_argument, NULL, OPTION(CTL_IF_ABSENT)},
+	{"if-present", no_argument, NULL, OPTION(CTL_IF_PRESENT)},
+	{"if-version", required_argument, NULL, OPTION(CTL_IF_VERSION)},
+	{"behind", no_argument, NULL, OPTION(CTL_BEHIND)},
 	{NULL, 0, NULL, 0},
 };
 
@@ -80,7 +89,7 @@ static int take_number(const char *name, const char *text, uint32_t least, uint3
 	return CTL_OK;
 }
 
-static int take_ttl(const char *text, uint64_t *ret_ms)
+int ctl_time(const char *name, const char *text, uint64_t *ret_ms)
 {
 	static const struct {
 		const char *unit;
@@ -100,7 +109,7 @@ static int take_ttl(const char *text, uint64_t *ret_ms)
 				return CTL_OK;
 			}
 	return ctl_fail(CTL_USAGE,
-			"--ttl takes a time such as 90s, 250ms, 5m, 24h, 7d (up to 3650d) or never, not \"%s\"",
+			"%s takes a time such as 90s, 250ms, 5m, 24h, 7d (up to 3650d) or never, not \"%s\"", name,
 			text);
 }
 
@@ -131,6 +140,17 @@ static int take_sort(struct ctl *ctl, const char *text)
 	return CTL_OK;
 }
 
+static int take_version(const char *text, uint64_t *ret)
+{
+	const char *rest;
+
+	if (!parse_digits(text, ret, &rest) || *rest)
+		return ctl_fail(CTL_USAGE,
+				"--if-version takes a version as `get --meta` shows it, or 0 for none, not \"%s\"",
+				text);
+	return CTL_OK;
+}
+
 static int take_command_option(struct ctl *ctl, unsigned int bit)
 {
 	ctl->given |= bit;
@@ -139,7 +159,7 @@ static int take_command_option(struct ctl *ctl, unsigned int bit)
 		ctl->file = optarg;
 		return CTL_OK;
 	case CTL_TTL:
-		return take_ttl(optarg, &ctl->ttl_ms);
+		return ctl_time("--ttl", optarg, &ctl->ttl_ms);
 	case CTL_CONTENT_TYPE:
 		ctl->content_type = optarg;
 		return CTL_OK;
@@ -156,6 +176,11 @@ static int take_command_option(struct ctl *ctl, unsigned int bit)
 		return take_watch(optarg, &ctl->watch_ms);
 	case CTL_SORT:
 		return take_sort(ctl, optarg);
+	case CTL_PREFIX:
+		ctl->prefix = optarg;
+		return CTL_OK;
+	case CTL_IF_VERSION:
+		return take_version(optarg, &ctl->if_version);
 	default:
 		return CTL_OK;
 	}

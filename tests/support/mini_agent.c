@@ -29,47 +29,14 @@
 #include "shm/ring.h"
 #include "shm/source.h"
 #include "shm/tlv.h"
+#include "tests/support/mini_agent_priv.h"
 
-#define CHANNELS_MAX 64
 #define RING_BYTES (4u << 20)
 #define HOUR_MS 3600000u
 
-struct stored {
-	struct stored *next;
-	unsigned char *bytes; /* key, metadata, value */
-	size_t key_len, metadata_len, value_len;
-	uint64_t version;
-};
+struct mini mini;
 
-struct mini_slot {
-	struct rshm_request request, piece;
-	uint32_t generation, have;
-	unsigned char *body, *answer;
-	size_t answer_len, metadata_len;
-	struct rshm_answer head;
-};
-
-struct mini_channel {
-	int fd;
-	struct rshm_map map;
-	struct rshm_channel *shared;
-	struct mini_slot slots[RSHM_SLOTS];
-};
-
-static struct mini {
-	struct mini_knobs *knobs;
-	int control, doorbell;
-	char doorbell_path[96];
-	struct rshm_map agent_map, segment_map;
-	struct rshm_agent *agent;
-	struct rshm_writer writer;
-	struct stored *stored;
-	struct mini_channel *channels[CHANNELS_MAX];
-	unsigned char ticket[16];
-	uint64_t version, next_channel;
-} mini;
-
-static void need(int condition, const char *what)
+void mini_need(int condition, const char *what)
 {
 	if (condition)
 		return;
@@ -83,7 +50,7 @@ static void random_name(char *name)
 {
 	uint64_t words[2];
 
-	need(getrandom(words, sizeof(words), 0) == sizeof(words), "getrandom");
+	mini_need(getrandom(words, sizeof(words), 0) == sizeof(words), "getrandom");
 	(void)snprintf(name, RSHM_NAME_MAX, "/riptide.test.%016llx%016llx", (unsigned long long)words[0],
 		       (unsigned long long)words[1]);
 }
@@ -97,7 +64,8 @@ static void make_segment(uint64_t ring_bytes)
 	rshm_geometry_plan(ring_bytes, 1u << 20, &geometry);
 	random_name(mini.knobs->segment_name);
 	mini.knobs->segment_size = geometry.object_size;
-	need(rshm_map_create(mini.knobs->segment_name, geometry.object_size, &mini.segment_map, &fd) == 0, "segment");
+	mini_need(rshm_map_create(mini.knobs->segment_name, geometry.object_size, &mini.segment_map, &fd) == 0,
+		  "segment");
 	close(fd);
 	rshm_writer_format(mini.segment_map.base, &geometry, &header, "default", 42, &mini.writer);
 	rshm_writer_publish(&mini.writer, RSHM_POLICY_STALE, HOUR_MS);
@@ -109,11 +77,11 @@ static void make_objects(void)
 	int fd;
 
 	if (knobs->adopt) {
-		need(rshm_map_adopt(knobs->agent_name, &mini.agent_map) == 0, "adopt agent object");
+		mini_need(rshm_map_adopt(knobs->agent_name, &mini.agent_map) == 0, "adopt agent object");
 		mini.agent = mini.agent_map.base;
-		need(rshm_map_adopt(knobs->segment_name, &mini.segment_map) == 0, "adopt segment");
-		need(rshm_writer_adopt(mini.segment_map.base, mini.segment_map.size, &mini.writer) == 0,
-		     "adopt ring");
+		mini_need(rshm_map_adopt(knobs->segment_name, &mini.segment_map) == 0, "adopt segment");
+		mini_need(rshm_writer_adopt(mini.segment_map.base, mini.segment_map.size, &mini.writer) == 0,
+			  "adopt ring");
 		rshm_store_release(&mini.agent->restarts, mini.agent->restarts + 1);
 	} else {
 		if (knobs->agent_name[0])
@@ -122,14 +90,14 @@ static void make_objects(void)
 			(void)rshm_unlink(knobs->segment_name);
 		random_name(knobs->agent_name);
 		knobs->agent_size = rshm_agent_size(4, 4);
-		need(rshm_map_create(knobs->agent_name, knobs->agent_size, &mini.agent_map, &fd) == 0,
-		     "agent object");
+		mini_need(rshm_map_create(knobs->agent_name, knobs->agent_size, &mini.agent_map, &fd) == 0,
+			  "agent object");
 		close(fd);
 		mini.agent = mini.agent_map.base;
 		mini.agent->header.magic = RSHM_AGENT_MAGIC;
 		mini.agent->header.layout_major = RSHM_LAYOUT_MAJOR;
 		mini.agent->header.object_size = knobs->agent_size;
-		need(getrandom(mini.agent->header.instance, 16, 0) == 16, "getrandom");
+		mini_need(getrandom(mini.agent->header.instance, 16, 0) == 16, "getrandom");
 		mini.agent->tenant_capacity = mini.agent->client_capacity = 4;
 		make_segment(RING_BYTES);
 	}
@@ -149,179 +117,7 @@ static void grow(void)
 	(void)rshm_unlink(old);
 }
 
-/* ---- the store ---------------------------------------------------------------------------------------------- */
-
-static struct stored **find(const void *key, size_t key_len)
-{
-	struct stored **link = &mini.stored;
-
-	while (*link && ((*link)->key_len != key_len || memcmp((*link)->bytes, key, key_len) != 0))
-		link = &(*link)->next;
-	return link;
-}
-
-static int store_delete(const void *key, size_t key_len)
-{
-	struct stored **link = find(key, key_len), *gone = *link;
-
-	rshm_writer_remove(&mini.writer, key, key_len);
-	if (!gone)
-		return RSHM_MISS;
-	*link = gone->next;
-	free(gone->bytes);
-	free(gone);
-	return RSHM_OK;
-}
-
-static uint64_t store_set(const unsigned char *bytes, size_t key_len, size_t metadata_len, size_t value_len)
-{
-	struct stored *entry = calloc(1, sizeof(*entry));
-	size_t length = key_len + metadata_len + value_len;
-	struct timespec now;
-
-	need(entry != NULL, "calloc");
-	(void)store_delete(bytes, key_len);
-	clock_gettime(CLOCK_REALTIME, &now);
-	entry->version =
-		((uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u) << 16 | (++mini.version & 0xffff);
-	entry->key_len = key_len;
-	entry->metadata_len = metadata_len;
-	entry->value_len = value_len;
-	entry->bytes = malloc(length);
-	need(entry->bytes != NULL, "malloc");
-	memcpy(entry->bytes, bytes, length);
-	entry->next = mini.stored;
-	mini.stored = entry;
-	(void)rshm_writer_put(&mini.writer, &(struct rshm_item){
-						    .key = entry->bytes,
-						    .metadata = entry->bytes + key_len,
-						    .value = entry->bytes + key_len + metadata_len,
-						    .key_len = (uint16_t)key_len,
-						    .metadata_len = (uint16_t)metadata_len,
-						    .value_len = (uint32_t)value_len,
-						    .version = entry->version,
-						    .control_a = rshm_control_a(0, 0, mini.agent->sources[0].epoch),
-						    .control_b = RSHM_NEVER,
-					    });
-	return entry->version;
-}
-
-/* ---- requests ----------------------------------------------------------------------------------------------- */
-
-static void answer_bytes(struct mini_slot *slot, const void *bytes, size_t length)
-{
-	slot->answer = malloc(length + 1);
-	need(slot->answer != NULL, "malloc");
-	memcpy(slot->answer, bytes, length);
-	slot->answer_len = length;
-}
-
-static void serve_get(struct mini_slot *slot)
-{
-	const struct stored *entry = *find(slot->body, slot->request.key_len);
-
-	slot->head.status = entry ? RSHM_OK : RSHM_MISS;
-	if (!entry)
-		return;
-	slot->head.version = entry->version;
-	slot->head.ttl_ms = RSHM_NEVER;
-	if (slot->request.op == RSHM_OP_GET) {
-		slot->metadata_len = entry->metadata_len;
-		answer_bytes(slot, entry->bytes + entry->key_len, entry->metadata_len + entry->value_len);
-	}
-}
-
-static void serve_batch(struct mini_slot *slot)
-{
-	const unsigned char *at = slot->body;
-	FILE *out;
-
-	if (mini.knobs->batch_limit && slot->request.items > mini.knobs->batch_limit) {
-		slot->head.status = RSHM_E_TOOBIG;
-		return;
-	}
-	out = open_memstream((char **)&slot->answer, &slot->answer_len);
-	need(out != NULL, "open_memstream");
-	for (uint32_t i = 0; i < slot->request.items; i++) {
-		struct rshm_batch_item head, result = {.ttl_ms = RSHM_NEVER};
-		const struct stored *entry = NULL;
-		const unsigned char *key = at + sizeof(head);
-
-		memcpy(&head, at, sizeof(head));
-		at += sizeof(head) + head.key_len + head.metadata_len + head.value_len;
-		if (slot->request.op == RSHM_OP_SET_BATCH) {
-			result.version = store_set(key, head.key_len, head.metadata_len, head.value_len);
-		} else if (slot->request.op == RSHM_OP_DELETE_BATCH) {
-			result.status = store_delete(key, head.key_len);
-		} else if ((entry = *find(key, head.key_len))) {
-			result.version = entry->version;
-			result.value_len = (uint32_t)entry->value_len;
-			result.metadata_len = (uint16_t)entry->metadata_len;
-		} else {
-			result.status = RSHM_MISS;
-		}
-		fwrite(&result, sizeof(result), 1, out);
-		if (entry)
-			fwrite(entry->bytes + entry->key_len, 1, entry->metadata_len + entry->value_len, out);
-	}
-	fclose(out);
-}
-
-static void serve_about(struct mini_slot *slot)
-{
-	struct {
-		struct rshm_figures figures;
-		uint64_t words[3];
-	} stats = {.figures = {.hits = 30, .misses = 10, .entries = mini.writer.live_entries},
-		   .words = {200, 50, 1500}};
-	unsigned char message[512];
-	struct rshm_tlv_writer writer;
-
-	if (slot->request.op == RSHM_OP_STATS)
-		answer_bytes(slot, &stats, sizeof(stats));
-	if (slot->request.op != RSHM_OP_LOCATE)
-		return;
-	rshm_tlv_begin(&writer, message, sizeof(message), RSHM_OP_LOCATE, 0, 0);
-	if (!mini.knobs->no_segment) {
-		rshm_tlv_text(&writer, RSHM_TAG_SEGMENT_OBJECT, mini.knobs->segment_name);
-		rshm_tlv_u64(&writer, RSHM_TAG_SEGMENT_SIZE, mini.knobs->segment_size);
-	}
-	answer_bytes(slot, message, (size_t)rshm_tlv_finish(&writer));
-}
-
-static void execute(struct mini_slot *slot)
-{
-	const struct rshm_request *r = &slot->request;
-
-	slot->head = (struct rshm_answer){.status = RSHM_OK};
-	slot->answer_len = slot->metadata_len = 0;
-	switch (r->op) {
-	case RSHM_OP_GET:
-	case RSHM_OP_EXISTS:
-	case RSHM_OP_TOUCH:
-		serve_get(slot);
-		break;
-	case RSHM_OP_SET:
-		slot->head.version = store_set(slot->body, r->key_len, r->metadata_len,
-					       r->body_len - r->key_len - r->metadata_len);
-		break;
-	case RSHM_OP_DELETE:
-		slot->head.status = store_delete(slot->body, r->key_len);
-		break;
-	case RSHM_OP_GET_BATCH:
-	case RSHM_OP_SET_BATCH:
-	case RSHM_OP_DELETE_BATCH:
-		serve_batch(slot);
-		break;
-	case RSHM_OP_PING:
-	case RSHM_OP_STATS:
-	case RSHM_OP_LOCATE:
-		serve_about(slot);
-		break;
-	default:
-		slot->head.status = RSHM_E_UNSUPPORTED;
-	}
-}
+/* ---- requests ---------------------------------------------------------------------------------------------- */
 
 static void deliver(struct mini_channel *channel, uint32_t number, const struct rshm_answer *answer)
 {
@@ -360,14 +156,16 @@ static void take_piece(struct mini_channel *channel, uint32_t number)
 	}
 	if (piece->offset == 0) {
 		mini.knobs->requests++;
-		mini.knobs->taken[piece->op % 16]++;
+		mini.knobs->taken[piece->op % 32]++;
+		if (piece->op != RSHM_OP_FETCH_FAILED)
+			mini.knobs->last = *piece;
 		slot->request = *piece;
 		slot->have = 0;
 		free(slot->body);
 		free(slot->answer);
 		slot->answer = NULL;
 		slot->body = malloc(piece->body_len + 1);
-		need(slot->body != NULL, "malloc");
+		mini_need(slot->body != NULL, "malloc");
 	}
 	if (mini.knobs->die_on_take == piece->op)
 		_exit(0);
@@ -379,8 +177,23 @@ static void take_piece(struct mini_channel *channel, uint32_t number)
 		deliver(channel, number, &(struct rshm_answer){.status = RSHM_CONTINUE, .offset = slot->have});
 		return;
 	}
-	execute(slot);
-	send_piece(channel, number, 0);
+	mini_execute(channel, slot);
+	if (!slot->waits)
+		send_piece(channel, number, 0);
+}
+
+/* Those who wait for a load, once it has ended. */
+static void serve_waiting(struct mini_channel *channel)
+{
+	for (uint32_t number = 0; number < RSHM_SLOTS && !mini.load_ticket; number++) {
+		struct mini_slot *slot = &channel->slots[number];
+
+		if (!slot->waits)
+			continue;
+		mini_execute(channel, slot);
+		if (!slot->waits)
+			send_piece(channel, number, 0);
+	}
 }
 
 static void serve_channel(struct mini_channel *channel)
@@ -406,7 +219,8 @@ static int listen_at(const char *path)
 
 	memcpy(address.sun_path, path, strlen(path) + 1);
 	unlink(path);
-	need(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 128) == 0, path);
+	mini_need(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 128) == 0,
+		  path);
 	return fd;
 }
 
@@ -426,8 +240,10 @@ static size_t attach_answer(unsigned char *message, size_t capacity)
 	if (knobs->refuse_attach) {
 		rshm_tlv_text(&writer, RSHM_TAG_ERROR_TEXT, "the mini agent says no");
 	} else {
-		need(getrandom(mini.ticket, sizeof(mini.ticket), 0) == sizeof(mini.ticket), "getrandom");
-		rshm_tlv_bytes(&writer, RSHM_TAG_TICKET, mini.ticket, sizeof(mini.ticket));
+		unsigned char *ticket = mini.tickets_told[mini.tickets_count++ % 16];
+
+		mini_need(getrandom(ticket, 16, 0) == 16, "getrandom");
+		rshm_tlv_bytes(&writer, RSHM_TAG_TICKET, ticket, 16);
 		rshm_tlv_text(&writer, RSHM_TAG_DOORBELL, mini.doorbell_path);
 		rshm_tlv_text(&writer, RSHM_TAG_AGENT_OBJECT, knobs->agent_name);
 		rshm_tlv_u64(&writer, RSHM_TAG_AGENT_SIZE, knobs->agent_size);
@@ -441,7 +257,7 @@ static size_t attach_answer(unsigned char *message, size_t capacity)
 		}
 	}
 	length = rshm_tlv_finish(&writer);
-	need(length > 0, "attach answer");
+	mini_need(length > 0, "attach answer");
 	return (size_t)length;
 }
 
@@ -486,6 +302,14 @@ static void send_welcome(int fd, char byte, int memfd)
 	(void)sendmsg(fd, &message, MSG_NOSIGNAL);
 }
 
+static int was_told(const unsigned char ticket[16])
+{
+	for (unsigned int i = 0; i < 16; i++)
+		if (memcmp(ticket, mini.tickets_told[i], 16) == 0)
+			return 1;
+	return 0;
+}
+
 static void welcome(int fd)
 {
 	struct mini_channel *channel;
@@ -494,16 +318,16 @@ static void welcome(int fd)
 	unsigned int i = 0;
 	int memfd = -1;
 
-	while (i < CHANNELS_MAX && mini.channels[i])
+	while (i < MINI_CHANNELS_MAX && mini.channels[i])
 		i++;
-	if (!read_all(fd, ticket, sizeof(ticket)) || memcmp(ticket, mini.ticket, sizeof(ticket)) != 0 ||
-	    mini.knobs->refuse_doorbell || i == CHANNELS_MAX) {
+	if (!read_all(fd, ticket, sizeof(ticket)) || !was_told(ticket) || mini.knobs->refuse_doorbell ||
+	    i == MINI_CHANNELS_MAX) {
 		send_welcome(fd, (char)(mini.knobs->refuse_doorbell ? mini.knobs->refuse_doorbell : 4), -1);
 		close(fd);
 		return;
 	}
 	channel = calloc(1, sizeof(*channel));
-	need(channel && rshm_map_create_channel(&channel->map, &memfd) == 0, "channel");
+	mini_need(channel && rshm_map_create_channel(&channel->map, &memfd) == 0, "channel");
 	channel->fd = fd;
 	channel->shared = channel->map.base;
 	rshm_channel_format(channel->map.base, &header, ++mini.next_channel);
@@ -517,6 +341,8 @@ static void drop(unsigned int i)
 {
 	struct mini_channel *channel = mini.channels[i];
 
+	if (mini.loader == channel)
+		mini.load_ticket = 0;
 	close(channel->fd);
 	rshm_unmap(&channel->map);
 	for (unsigned int s = 0; s < RSHM_SLOTS; s++) {
@@ -533,11 +359,12 @@ static int serve_channels(void)
 {
 	int again = 0;
 
-	for (unsigned int i = 0; i < CHANNELS_MAX; i++) {
+	for (unsigned int i = 0; i < MINI_CHANNELS_MAX; i++) {
 		if (!mini.channels[i] || mini.knobs->hold)
 			continue;
 		rshm_channel_disarm(mini.channels[i]->shared);
 		serve_channel(mini.channels[i]);
+		serve_waiting(mini.channels[i]);
 		again |= rshm_channel_arm(mini.channels[i]->shared);
 	}
 	return again;
@@ -545,14 +372,14 @@ static int serve_channels(void)
 
 static void turn(void)
 {
-	struct pollfd entries[CHANNELS_MAX + 2] = {{.fd = mini.control, .events = POLLIN},
-						   {.fd = mini.doorbell, .events = POLLIN}};
+	struct pollfd entries[MINI_CHANNELS_MAX + 2] = {{.fd = mini.control, .events = POLLIN},
+							{.fd = mini.doorbell, .events = POLLIN}};
 	int again = serve_channels();
 
-	for (unsigned int i = 0; i < CHANNELS_MAX; i++)
+	for (unsigned int i = 0; i < MINI_CHANNELS_MAX; i++)
 		entries[i + 2] =
 			(struct pollfd){.fd = mini.channels[i] ? mini.channels[i]->fd : -1, .events = POLLIN};
-	if (poll(entries, CHANNELS_MAX + 2, again ? 0 : 5) < 0)
+	if (poll(entries, MINI_CHANNELS_MAX + 2, again ? 0 : 5) < 0)
 		return;
 	if (entries[0].revents) {
 		int fd = accept(mini.control, NULL, NULL);
@@ -562,7 +389,7 @@ static void turn(void)
 	}
 	if (entries[1].revents)
 		welcome(accept(mini.doorbell, NULL, NULL));
-	for (unsigned int i = 0; i < CHANNELS_MAX; i++) {
+	for (unsigned int i = 0; i < MINI_CHANNELS_MAX; i++) {
 		char bells[64];
 		ssize_t n;
 
@@ -591,7 +418,7 @@ static void run(const struct mini_agent *agent)
 			grow();
 			rshm_store_release32(&mini.knobs->grow, 0);
 		}
-		for (unsigned int i = 0; mini.knobs->drop_all && i < CHANNELS_MAX; i++)
+		for (unsigned int i = 0; mini.knobs->drop_all && i < MINI_CHANNELS_MAX; i++)
 			if (mini.channels[i])
 				drop(i);
 		mini.knobs->drop_all = 0;
@@ -613,22 +440,22 @@ void mini_agent_restart(struct mini_agent *agent)
 {
 	agent->knobs->ready = 0;
 	agent->pid = fork();
-	need(agent->pid >= 0, "fork");
+	mini_need(agent->pid >= 0, "fork");
 	if (agent->pid == 0) {
 		run(agent);
 		_exit(0);
 	}
-	need(mini_agent_await(&agent->knobs->ready, 1) == 1, "the mini agent does not start");
+	mini_need(mini_agent_await(&agent->knobs->ready, 1) == 1, "the mini agent does not start");
 }
 
 void mini_agent_start(struct mini_agent *agent)
 {
 	memset(agent, 0, sizeof(*agent));
 	memcpy(agent->folder, "/tmp/riptide-mini-XXXXXX", 25);
-	need(mkdtemp(agent->folder) != NULL, "mkdtemp");
+	mini_need(mkdtemp(agent->folder) != NULL, "mkdtemp");
 	(void)snprintf(agent->socket, sizeof(agent->socket), "%s/control.sock", agent->folder);
 	agent->knobs = mmap(NULL, sizeof(*agent->knobs), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	need(agent->knobs != MAP_FAILED, "mmap");
+	mini_need(agent->knobs != MAP_FAILED, "mmap");
 	mini_agent_restart(agent);
 }
 
@@ -656,6 +483,6 @@ void mini_agent_stop(struct mini_agent *agent)
 
 struct rshm_agent *mini_agent_object(const struct mini_agent *agent, struct rshm_map *map)
 {
-	need(rshm_map_adopt(agent->knobs->agent_name, map) == 0, "agent object");
+	mini_need(rshm_map_adopt(agent->knobs->agent_name, map) == 0, "agent object");
 	return map->base;
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "shm/layout.h"
 #include "shm/os/map.h"
 
 /* Shared with the agent's process. Set by the test, at any time; 0 is the ordinary behaviour. */
@@ -24,10 +25,14 @@ struct mini_knobs {
 	uint32_t lie_about_owner; /* AGENT_UID of somebody else */
 	uint32_t bad_answer;      /* answers whose lengths lie */
 	uint32_t batch_limit;     /* refuse batches of more items as too big */
+	uint32_t cold;            /* put nothing into shared memory */
+	uint32_t refuse_op;       /* answer requests of this op with ... */
+	int32_t refuse_status;
 	/* by the agent */
 	uint32_t ready;
 	uint32_t attaches, requests, bells, pieces, channels, gone;
-	uint32_t taken[16]; /* requests by op */
+	uint32_t taken[32];       /* requests by op */
+	struct rshm_request last; /* the latest request that was no FETCH_FAILED */
 	uint64_t agent_size, segment_size;
 	char agent_name[RSHM_NAME_MAX], segment_name[RSHM_NAME_MAX];
 };

@@ -32,7 +32,8 @@ extern "C" {
 #define RIPTIDE_VERSION "0.1.0"
 
 #define RIPTIDE_OK 0
-#define RIPTIDE_MISS 1 /* the key is not there */
+#define RIPTIDE_MISS 1     /* the key is not there */
+#define RIPTIDE_CONFLICT 3 /* the condition of a write does not hold; nothing was changed */
 
 /* The caller's fault: do not retry unchanged. */
 #define RIPTIDE_EINVALID (-1)     /* an argument that cannot be served */
@@ -57,6 +58,7 @@ extern "C" {
 #define RIPTIDE_EPROTOCOL (-42) /* agent and library misunderstood each other; the channel was dropped */
 #define RIPTIDE_ESYSTEM (-43)   /* a system call failed; riptide_last_error() says which */
 #define RIPTIDE_EFULL (-44)     /* the store has no room left */
+#define RIPTIDE_ENODICT (-45)   /* the stored entry was compressed with a dictionary that is not there */
 
 typedef struct riptide riptide;
 
@@ -105,8 +107,9 @@ const char *riptide_version(void);
 
 /* ---- read --------------------------------------------------------------------------------------------------- */
 
-#define RIPTIDE_STALE 0x1u /* info.flags: unverified; the agent has lost touch with the store, or was restarted */
-#define RIPTIDE_HOT 0x2u   /* info.flags: read from shared memory */
+#define RIPTIDE_STALE 0x1u    /* info.flags: unverified; the agent has lost touch with the store, or was restarted */
+#define RIPTIDE_HOT 0x2u      /* info.flags: read from shared memory */
+#define RIPTIDE_NEGATIVE 0x4u /* info.flags, with RIPTIDE_MISS: a remembered absence (see riptide_fetch()) */
 #define RIPTIDE_NEVER UINT64_MAX
 
 struct riptide_info {
@@ -158,6 +161,25 @@ int riptide_view_end(riptide *handle, struct riptide_view *view);
 /* RIPTIDE_OK if the key is there, else RIPTIDE_MISS. `ret_info` may be NULL. */
 int riptide_exists(riptide *handle, const void *key, size_t key_length, struct riptide_info *ret_info);
 
+struct riptide_description {
+	size_t size; /* set by the caller: sizeof(struct riptide_description) */
+	uint64_t version;
+	uint64_t created_ms; /* when it was written, milliseconds since 1970 */
+	uint64_t age_ms, ttl_ms;
+	/*
+	 * Reads that the agent of this host knows of: all that it answered itself, samples of the hot ones, a quarter of a second
+	 * late. So there were as many or more. A deleted key begins anew; one of very many may be forgotten.
+	 */
+	uint64_t access_count;
+	uint64_t accessed_ms_ago; /* since the latest of them; RIPTIDE_NEVER: not known */
+};
+
+/*
+ * What there is to say of an entry besides its value; asks the store, through the agent. RIPTIDE_MISS if the key is not there.
+ * Does not count as a read.
+ */
+int riptide_describe(riptide *handle, const void *key, size_t key_length, struct riptide_description *ret);
+
 /* ---- write -------------------------------------------------------------------------------------------------- */
 
 struct riptide_pair {
@@ -173,15 +195,37 @@ struct riptide_metadata {
 	size_t attribute_count;
 };
 
+enum riptide_condition { RIPTIDE_ALWAYS, RIPTIDE_IF_ABSENT, RIPTIDE_IF_PRESENT };
+
+enum riptide_write_mode {
+	RIPTIDE_WRITE_DEFAULT, /* the tenant's, cache.write_mode */
+	RIPTIDE_WRITE_THROUGH, /* returns when the store has it */
+	RIPTIDE_WRITE_BEHIND,  /* returns when it stands in the agent's journal; riptide_flush() waits for the rest */
+};
+
+enum riptide_compression {
+	RIPTIDE_COMPRESS_DEFAULT, /* as configured */
+	RIPTIDE_COMPRESS_NONE,
+	RIPTIDE_COMPRESS_LZ4,
+	RIPTIDE_COMPRESS_ZSTD,
+	RIPTIDE_COMPRESS_AUTO,
+};
+
 struct riptide_set_options {
 	size_t size;                             /* sizeof(struct riptide_set_options) */
 	uint64_t ttl_ms;                         /* 0: the tenant's default; RIPTIDE_NEVER: does not expire */
 	const struct riptide_metadata *metadata; /* NULL: none */
+	enum riptide_condition condition;        /* not met: RIPTIDE_CONFLICT */
+	enum riptide_write_mode write_mode;
+	enum riptide_compression compression;
+	uint32_t *ret_flags; /* NULL, or set to RIPTIDE_ACCEPTED or 0 when the call returns RIPTIDE_OK */
 };
 
+#define RIPTIDE_ACCEPTED 0x1u /* written behind: durable in the agent's journal, not yet in the store */
+
 /*
- * Writes through to the store; when it returns RIPTIDE_OK, no reader on this host gets an older value. `options` and
- * `ret_version` may be NULL. RIPTIDE_EUNKNOWN: the write may have happened.
+ * Writes; when it returns RIPTIDE_OK, no reader on this host gets an older value. `options` and `ret_version` may be NULL.
+ * RIPTIDE_CONFLICT: *ret_version is the version that is there, 0 if none. RIPTIDE_EUNKNOWN: the write may have happened.
  */
 int riptide_set(riptide *handle, const void *key, size_t key_length, const void *value, size_t value_length,
 		const struct riptide_set_options *options, uint64_t *ret_version);
@@ -191,6 +235,89 @@ int riptide_delete(riptide *handle, const void *key, size_t key_length);
 
 /* Gives an entry a new life time from now (as set_options.ttl_ms). RIPTIDE_MISS if there is none. */
 int riptide_touch(riptide *handle, const void *key, size_t key_length, uint64_t ttl_ms);
+
+/* Remaining life time of an entry, from the store; RIPTIDE_NEVER: it does not expire. RIPTIDE_MISS if there is none. */
+int riptide_ttl(riptide *handle, const void *key, size_t key_length, uint64_t *ret_ttl_ms);
+
+/*
+ * Compare and set: writes if the entry still has `expected_version` (info.version of a read, *ret_version of a write; 0: if
+ * there is none). RIPTIDE_CONFLICT: it does not; *ret_version is what it has, 0 if there is none. options->condition must be
+ * RIPTIDE_ALWAYS. Always written through.
+ */
+int riptide_cas(riptide *handle, const void *key, size_t key_length, uint64_t expected_version, const void *value,
+		size_t value_length, const struct riptide_set_options *options, uint64_t *ret_version);
+
+/*
+ * Adds `delta` to a value that is a decimal 64-bit number in text ("17", "-3"); a missing one counts as 0 and gets the life
+ * time of `options`, an existing one keeps its own and its metadata. No update is lost, whoever else counts. `options` and
+ * `ret_value` may be NULL. RIPTIDE_EINVALID: the value is no number, or the sum does not fit.
+ */
+int riptide_incr(riptide *handle, const void *key, size_t key_length, int64_t delta,
+		 const struct riptide_set_options *options, int64_t *ret_value);
+
+/* Waits until everything that the agent accepted for this tenant before (RIPTIDE_ACCEPTED) is in the store. */
+int riptide_flush(riptide *handle);
+
+/* ---- load once ---------------------------------------------------------------------------------------------- */
+
+/* What a loader found; borrowed until it is called again or riptide_fetch() returns. */
+struct riptide_loaded {
+	const void *data;
+	size_t length;
+	const struct riptide_metadata *metadata; /* NULL: none */
+	uint64_t ttl_ms;                         /* 0: of the fetch options */
+};
+
+/*
+ * Produces the value of a missing key: RIPTIDE_OK with *ret_loaded filled, RIPTIDE_MISS if there is none, or a negative code of
+ * the caller's choice, which riptide_fetch() returns. Runs on the calling thread and may use the handle.
+ */
+typedef int riptide_load_fn(void *context, const void *key, size_t key_length, struct riptide_loaded *ret_loaded);
+
+struct riptide_fetch_options {
+	size_t size;              /* sizeof(struct riptide_fetch_options) */
+	uint64_t ttl_ms;          /* as in set options */
+	uint64_t load_timeout_ms; /* another process loads once the first took so long; 0: the handle's timeout */
+	uint64_t negative_ttl_ms; /* how long an absence is remembered on this host; 0: not at all */
+	uint64_t
+		stale_while_refresh_ms; /* so long after its ttl a value is given to all but the one who loads it anew */
+	uint64_t stale_if_error_ms;     /* so long after its ttl a value is given, marked stale, when loading fails */
+	enum riptide_write_mode write_mode;
+	enum riptide_compression compression;
+};
+
+/*
+ * Reads the key; if it is missing, exactly one of all callers on this host loads and stores it, and the others wait for that
+ * (each at most its handle's timeout). A loader that fails, dies or takes too long is followed by the next one waiting.
+ * `options` may be NULL. The stale options take effect where ttl_ms is a number of milliseconds, neither the default nor
+ * RIPTIDE_NEVER. Without an agent, the loader is called all the same. Returns what a get would, or the loader's error; free
+ * the value with riptide_value_free().
+ */
+int riptide_fetch(riptide *handle, const void *key, size_t key_length, riptide_load_fn *load, void *context,
+		  const struct riptide_fetch_options *options, struct riptide_value *ret_value);
+
+/* ---- many at once, by what they have in common --------------------------------------------------------------- */
+
+/* Every entry that was written with this tag (riptide_metadata.tags) is gone when it returns; takes the same time for any number. */
+int riptide_invalidate_tag(riptide *handle, const char *tag);
+
+/* Removes every entry whose key begins with these bytes; walks the store. *ret_removed may be NULL. */
+int riptide_invalidate_prefix(riptide *handle, const void *prefix, size_t prefix_length, uint64_t *ret_removed);
+
+/* Removes every entry of the tenant, on every host, in one step; the room is given back in the background. */
+int riptide_clear(riptide *handle);
+
+struct riptide_item;
+struct riptide_warmed {
+	uint64_t loaded, absent, failed; /* so far, of `total` */
+	uint64_t total;                  /* 0: not known yet */
+};
+
+/* Brings entries into shared memory before they are asked for. Blocks; counts in *ret_warmed, also when it fails midway. */
+int riptide_warm(riptide *handle, const struct riptide_item *items, size_t count, struct riptide_warmed *ret_warmed);
+
+/* The same for all keys that begin with these bytes; one request, which must end within the handle's timeout. */
+int riptide_warm_prefix(riptide *handle, const void *prefix, size_t prefix_length, struct riptide_warmed *ret_warmed);
 
 /* ---- batches ------------------------------------------------------------------------------------------------ */
 
@@ -223,6 +350,7 @@ void riptide_batch_free(struct riptide_item *items, size_t count);
 #define RIPTIDE_METADATA_SOURCE 3
 #define RIPTIDE_METADATA_TAG 4
 #define RIPTIDE_METADATA_ATTRIBUTE 5
+#define RIPTIDE_METADATA_SOFT_DEADLINE 6 /* the library's own: 8 bytes, ms since 1970; see riptide_fetch() */
 
 struct riptide_field {
 	int kind;         /* RIPTIDE_METADATA_… ; kinds of later versions may come, skip them */
@@ -258,6 +386,15 @@ struct riptide_stats {
 	uint64_t hit_ns_p50, hit_ns_p99;
 	/* this handle's own */
 	uint64_t own_hits, own_misses, own_retries, attaches;
+	/* the tenant's again; from here on later versions add fields, and fill what `size` has room for */
+	uint64_t hit_ns_p95;
+	/* Entries that left shared memory, by reason: for room, past their time, deleted, with memory.total used up. */
+	uint64_t evictions_capacity, evictions_expired, evictions_manual, evictions_memory_pressure;
+	uint64_t evicted_bytes;   /* of all these */
+	double eviction_rate;     /* of all these, per second, over the last minute */
+	uint64_t spilled;         /* evicted entries that went to the disk tier */
+	uint64_t restored;        /* reads that found theirs there */
+	uint64_t journal_records; /* writes accepted, not yet stored; of all tenants on one thread of the agent */
 };
 
 int riptide_stats(riptide *handle, struct riptide_stats *ret_stats);

@@ -282,8 +282,59 @@ static void hits_misses_and_retries_are_counted(void **state)
 	assert_true(stats.hit_rate > 0.74 && stats.hit_rate < 0.76);
 	assert_true(stats.ops_per_second > 1.4 && stats.ops_per_second < 1.6);
 	assert_true(stats.avg_compression_ratio > 0.24 && stats.avg_compression_ratio < 0.26);
+	/* This agent is one that does not know the later figures. */
+	assert_int_equal(stats.hit_ns_p95, 0);
+	assert_int_equal(stats.evicted_bytes, 0);
+	assert_int_equal(stats.journal_records, 0);
 	stats.size = 8;
 	assert_int_equal(riptide_stats(f->handle, &stats), RIPTIDE_EINVALID);
+}
+
+/* The struct ended there in the first version. */
+#define FIRST_STATS_SIZE offsetof(struct riptide_stats, hit_ns_p95)
+
+static void stats_fill_what_an_older_caller_has_room_for(void **state)
+{
+	struct fixture *f = *state;
+	struct riptide_stats stats;
+
+	put(f, "k", "v");
+	memset(&stats, 0x5a, sizeof(stats));
+	stats.size = FIRST_STATS_SIZE;
+	assert_int_equal(riptide_stats(f->handle, &stats), RIPTIDE_OK);
+	assert_int_equal(stats.size, FIRST_STATS_SIZE);
+	assert_int_equal(stats.total_keys, 1);
+	assert_int_equal(stats.attaches, 1);
+	for (const char *p = (const char *)&stats.hit_ns_p95; p < (const char *)(&stats + 1); p++)
+		assert_int_equal(*p, 0x5a);
+	stats.size = FIRST_STATS_SIZE - 1;
+	assert_int_equal(riptide_stats(f->handle, &stats), RIPTIDE_EINVALID);
+	stats.size = FIRST_STATS_SIZE + 8;
+	assert_int_equal(riptide_stats(f->handle, &stats), RIPTIDE_OK);
+	assert_int_equal(stats.hit_ns_p95, 0);
+	assert_int_not_equal(stats.evictions_capacity, 0);
+}
+
+static void describe_asks_the_agent_and_checks_its_arguments(void **state)
+{
+	struct fixture *f = *state;
+	struct riptide_description about = {.size = sizeof(about)};
+	struct riptide_info info;
+
+	put(f, "k", "v");
+	assert_int_equal(riptide_exists(f->handle, "k", 1, &info), RIPTIDE_OK);
+	assert_int_equal(riptide_describe(f->handle, "k", 1, &about), RIPTIDE_OK);
+	assert_int_equal(f->agent.knobs->taken[RSHM_OP_EXISTS], 1);
+	assert_int_equal(about.size, sizeof(about));
+	assert_int_equal(about.version, info.version);
+	assert_int_equal(about.created_ms, info.version >> 16);
+	about.version = 17;
+	assert_int_equal(riptide_describe(f->handle, "x", 1, &about), RIPTIDE_MISS);
+	assert_int_equal(about.version, 17);
+	assert_int_equal(riptide_describe(f->handle, "", 0, &about), RIPTIDE_EINVALID);
+	assert_int_equal(riptide_describe(f->handle, "k", 1, NULL), RIPTIDE_EINVALID);
+	about.size--;
+	assert_int_equal(riptide_describe(f->handle, "k", 1, &about), RIPTIDE_EINVALID);
 }
 
 static void a_batch_reads_from_the_segment_that_replaced_the_old(void **state)
@@ -377,6 +428,8 @@ int main(void)
 		CASE(a_lease_that_ran_out_is_served_stale_and_marked),
 		CASE(the_policy_decides_about_a_fenced_source),
 		CASE(hits_misses_and_retries_are_counted),
+		CASE(stats_fill_what_an_older_caller_has_room_for),
+		CASE(describe_asks_the_agent_and_checks_its_arguments),
 		CASE(a_batch_reads_from_the_segment_that_replaced_the_old),
 		CASE(hits_of_more_threads_than_shards_are_counted_exactly),
 		CASE(arguments_are_checked),

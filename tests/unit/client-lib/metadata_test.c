@@ -149,7 +149,7 @@ static void expect_field(const struct riptide_value *value, size_t *cursor, int 
 
 static void all_that_a_set_brings_comes_back(void **state)
 {
-	static const char *const tags[] = {"red", ""};
+	static const char *const tags[] = {"red", "big"};
 	static const struct riptide_pair attributes[] = {{"lang", "de"}, {"", "nameless"}};
 	struct riptide_metadata metadata = {"7", "text/html", "crawler", tags, 2, attributes, 2};
 	struct riptide_value value;
@@ -161,7 +161,7 @@ static void all_that_a_set_brings_comes_back(void **state)
 	expect_field(&value, &cursor, RIPTIDE_METADATA_CONTENT_TYPE, "", "text/html");
 	expect_field(&value, &cursor, RIPTIDE_METADATA_SOURCE, "", "crawler");
 	expect_field(&value, &cursor, RIPTIDE_METADATA_TAG, "", "red");
-	expect_field(&value, &cursor, RIPTIDE_METADATA_TAG, "", "");
+	expect_field(&value, &cursor, RIPTIDE_METADATA_TAG, "", "big");
 	expect_field(&value, &cursor, RIPTIDE_METADATA_ATTRIBUTE, "lang", "de");
 	expect_field(&value, &cursor, RIPTIDE_METADATA_ATTRIBUTE, "", "nameless");
 	assert_int_equal(cursor, value.metadata_length);
@@ -180,6 +180,21 @@ static void metadata_has_at_most_65535_bytes(void **state)
 	text[65531] = '\0';
 	assert_int_equal(set(*state, &metadata), RIPTIDE_ETOOBIG);
 	free(text);
+}
+
+static void a_tag_has_1_to_255_bytes(void **state)
+{
+	char text[257];
+	const char *const tags[] = {text};
+	struct riptide_metadata metadata = {.tags = tags, .tag_count = 1};
+
+	memset(text, 't', 256);
+	text[256] = '\0';
+	assert_int_equal(set(*state, &metadata), RIPTIDE_ETOOBIG);
+	text[255] = '\0';
+	assert_int_equal(set(*state, &metadata), RIPTIDE_OK);
+	text[0] = '\0';
+	assert_int_equal(set(*state, &metadata), RIPTIDE_EINVALID);
 }
 
 static void lists_without_members_are_refused(void **state)
@@ -205,6 +220,7 @@ int main(void)
 		cmocka_unit_test(any_bytes_are_walked_without_harm),
 		CASE(all_that_a_set_brings_comes_back),
 		CASE(metadata_has_at_most_65535_bytes),
+		CASE(a_tag_has_1_to_255_bytes),
 		CASE(lists_without_members_are_refused),
 	};
 
