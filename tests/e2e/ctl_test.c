@@ -74,6 +74,7 @@ static void get_shows_what_travels_with_a_value(void **state)
 	assert_says(run.out, "stored 1 bytes, version ");
 	assert_int_equal(ctl("get", "meta", "--meta"), 0);
 	assert_string_equal(run.out, "v");
+	assert_says(run.err, "  reads: none known\n");
 	assert_says(run.err, "content_type: text/plain\n");
 	assert_says(run.err, "tag: a\n");
 	assert_int_equal(ctl("get", "meta", "--json"), 0);
@@ -83,6 +84,12 @@ static void get_shows_what_travels_with_a_value(void **state)
 	assert_true(member(d, "ttl_ms") > 0 && member(d, "ttl_ms") <= 60000);
 	assert_string_equal(json_string_value(json_object_get(m, "content_type")), "text/plain");
 	assert_int_equal(json_array_size(json_object_get(m, "tags")), 2);
+	assert_null(json_object_get(d, "access_count"));
+	json_decref(d);
+	assert_int_equal(ctl("get", "meta", "--json", "--meta"), 0);
+	d = json_of(run.out);
+	assert_true(member(d, "access_count") >= 0);
+	assert_non_null(json_object_get(d, "accessed_ms_ago"));
 	json_decref(d);
 	assert_int_equal(ctl("set", "meta", "v", "--ttl", "never"), 0);
 	assert_int_equal(ctl("get", "meta", "--json"), 0);
@@ -152,6 +159,8 @@ static void stats_count_what_was_done(void **state)
 	assert_int_equal(ctl("stats"), 0);
 	assert_says(run.out, "tenant default\n");
 	assert_says(run.out, "  evictions ");
+	assert_says(run.out, "  left the cache ");
+	assert_says(run.out, ", p95 ");
 }
 
 static void status_is_a_document_and_a_summary(void **state)

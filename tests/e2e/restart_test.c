@@ -451,7 +451,8 @@ static void a_hanging_agent_costs_a_deadline_and_no_hot_read(void **state)
 
 		status = e2e_put(hasty, "into", "the void");
 		took = e2e_now_ms() - call;
-		assert_true(status == RIPTIDE_EUNKNOWN || status == RIPTIDE_ETIMEDOUT);
+		if (status != RIPTIDE_EUNKNOWN && status != RIPTIDE_ETIMEDOUT)
+			fail_msg("status %d (%s)", status, riptide_strerror(status));
 		assert_true(took < 800);
 		for (uint64_t key = 0; key < KEYS; key++)
 			read_one(f->ledger, hasty, key);
