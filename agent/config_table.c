@@ -206,7 +206,8 @@ static const struct config_option options[] = {
 	 .help = "With auto_train a dictionary of that age gives way to one of newer samples. Old ones are kept in the "
 		 "backend, for entries may name them. 0: never."},
 	{FIELD(dictionary, refresh_seconds), .type = CONFIG_SECONDS, .initial = "60", RANGE(1, DAY),
-	 .help = "How often the backend is asked what other agents have trained or dropped."},
+	 .help = "How often the backend is asked what other agents have trained or dropped, and whether it still has "
+		 "those in use."},
 
 	{FIELD(coherence, max_age_ms), .type = CONFIG_MS, .initial = "1000", RANGE(1, 3600000),
 	 .help = "How long a hot copy of a value from Redis is used before the server is asked again."},

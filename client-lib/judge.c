@@ -6,10 +6,8 @@
  * passes it, so if rshm_still_valid() says so after the second look, both looks saw the same entry. The tag words are read
  * after the copies (shm/tags.c).
  *
- * An absence and a value past its soft deadline count as misses of this process, as if nothing had been found; nobody else
- * hears of them.
- *
- * Besides, what else a hot read does only now and then.
+ * An absence and a value past its soft deadline are misses that the agent is not asked about; it learns of them by a counter of
+ * their own.
  */
 #include "client-lib/hot_priv.h"
 #include "shm/tags.h"
@@ -57,6 +55,13 @@ int rt_look_blind(const struct rt_look *look)
 	return status;
 }
 
+/* A miss that the agent will not hear of otherwise. */
+static void count_absent(const struct rt_look *look)
+{
+	count(look, &look->shard->misses);
+	count(look, &look->shard->absent);
+}
+
 /* Compares the tag pairs and hides them. RIPTIDE_OK or RT_ASK. */
 static int judge_tags(const struct rt_look *look, struct rshm_found *found)
 {
@@ -93,7 +98,7 @@ static int judge_soft_deadline(const struct rt_look *look, struct rshm_found *fo
 	if (!is_over)
 		return RIPTIDE_OK;
 	if (!soft_ms) {
-		count(look, &look->shard->misses);
+		count_absent(look);
 		return RIPTIDE_MISS;
 	}
 	*soft_ms = deadline_ms;
@@ -104,7 +109,7 @@ static int judge_absence(const struct rt_look *look, enum rshm_freshness freshne
 {
 	if (freshness != RSHM_VERIFIED)
 		return rt_look_missed(look, RSHM_NOT_FOUND);
-	count(look, &look->shard->misses);
+	count_absent(look);
 	*ret_flags = RIPTIDE_HOT | RIPTIDE_NEGATIVE;
 	return RIPTIDE_MISS;
 }

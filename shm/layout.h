@@ -175,7 +175,7 @@ _Static_assert(sizeof(struct rshm_entry) == 40, "entry header is 40 bytes");
 
 /*
  * What the metadata of a TAGGED entry begins with; readers take the entry for missing if one slot's word differs, and hide
- * these bytes from callers. The low 32 bits of a word are its epoch.
+ * these bytes from callers. A segment has RSHM_TAG_WORDS words, uint32_t each.
  */
 #define RSHM_TAGS_HOT_MAX 16u /* entries with more tags are not hot */
 struct rshm_tag_pair {
@@ -356,7 +356,8 @@ _Static_assert(sizeof(struct rshm_batch_item) == 32, "batch item");
 
 /* A thread's own counters: written by one thread, drained by the agent. */
 struct rshm_shard {
-	uint64_t hits, hit_bytes, misses, stale, expired, retries, sampled, reserved0;
+	uint64_t hits, hit_bytes, misses, stale, expired, retries, sampled;
+	uint64_t absent; /* of the misses: found to be one without asking the agent */
 	uint32_t latency[RSHM_LATENCY_CLASSES];
 	uint64_t touch_next; /* touches ever noted */
 	uint64_t access_next;

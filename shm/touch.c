@@ -47,6 +47,7 @@ void rshm_drain(const struct rshm_shard *shard, struct rshm_seen *seen, uint64_t
 	ret->hits = advance(&shard->hits, &seen->hits, most);
 	ret->hit_bytes = advance(&shard->hit_bytes, &seen->hit_bytes, most << 16);
 	ret->misses = advance(&shard->misses, &seen->misses, most);
+	ret->absent = advance(&shard->absent, &seen->absent, most);
 	ret->stale = advance(&shard->stale, &seen->stale, most);
 	ret->expired = advance(&shard->expired, &seen->expired, most);
 	ret->retries = advance(&shard->retries, &seen->retries, most);

@@ -65,13 +65,13 @@ static inline void rshm_sample(struct rshm_shard *shard, uint64_t nanoseconds)
 
 /* What the agent has seen of one shard so far; private to it. */
 struct rshm_seen {
-	uint64_t hits, hit_bytes, misses, stale, expired, retries, touch_next, access_next;
+	uint64_t hits, hit_bytes, misses, absent, stale, expired, retries, touch_next, access_next;
 	uint32_t latency[RSHM_LATENCY_CLASSES];
 };
 
 /* What is new in a shard since `seen`. */
 struct rshm_drained {
-	uint64_t hits, hit_bytes, misses, stale, expired, retries;
+	uint64_t hits, hit_bytes, misses, absent, stale, expired, retries;
 	uint32_t latency[RSHM_LATENCY_CLASSES];
 	uint32_t touch_count, access_count;
 	uint64_t touches[RSHM_TOUCHES];

@@ -79,6 +79,8 @@ void figures_drain_client(struct client *client)
 		add_counts(&client->tenant->counts, &drained);
 		add_counts(&client->counts, &drained);
 		client->counts.misses += drained.misses;
+		/* Of all others the agent heard by a request. */
+		client->tenant->counts.misses += drained.absent;
 		add_latency(client, &drained);
 		for (uint32_t t = 0; t < drained.touch_count; t++)
 			hot_touch(client->tenant->hot, drained.touches[t]);

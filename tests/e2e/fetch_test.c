@@ -214,23 +214,28 @@ static void an_absence_is_remembered_as_long_as_asked(void **state)
 	struct play *play = make_play();
 	struct actor actor = make_actor(f, play);
 	struct riptide_value value;
+	int64_t misses;
 
 	play->absent = 1;
 	assert_int_equal(fetch_once(&actor, "nothing"), RIPTIDE_MISS);
 	assert_int_equal(fetch_once(&actor, "nothing"), RIPTIDE_MISS);
 	assert_int_equal(play->loads, 2);
-	actor.options.negative_ttl_ms = 700;
+	actor.options.negative_ttl_ms = 3000;
 	for (int i = 0; i < 5; i++)
 		assert_int_equal(fetch_once(&actor, "nothing"), RIPTIDE_MISS);
 	assert_int_equal(play->loads, 3);
 	memset(&value, 0, sizeof(value));
+	misses = e2e_number(&f->agent, "tenants.0.misses");
 	assert_int_equal(riptide_get(f->handle, "nothing", 7, &value), RIPTIDE_MISS);
+	assert_true(value.info.flags & RIPTIDE_NEGATIVE);
+	/* The agent was not asked, and counts the miss all the same. */
+	assert_true(e2e_await(&f->agent, "tenants.0.misses", misses + 1, 2000) >= misses + 1);
 	/* A write ends it at once, and so does time. */
 	assert_int_equal(e2e_put(f->handle, "nothing", "something"), RIPTIDE_OK);
 	assert_int_equal(e2e_check(f->handle, "nothing", "something", NULL), RIPTIDE_OK);
 	assert_int_equal(fetch_once(&actor, "empty"), RIPTIDE_MISS);
 	assert_int_equal(play->loads, 4);
-	e2e_pause_ms(900);
+	e2e_pause_ms(3200);
 	assert_int_equal(fetch_once(&actor, "empty"), RIPTIDE_MISS);
 	assert_int_equal(play->loads, 5);
 	munmap(play, sizeof(*play));
