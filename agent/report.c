@@ -125,6 +125,61 @@ static json_t *tenants_json(struct agent *a)
 	return list;
 }
 
+static void add_figures(struct rshm_figures *sum, const struct rshm_figures *f)
+{
+	sum->hits += f->hits;
+	sum->hit_bytes += f->hit_bytes;
+	sum->misses += f->misses;
+	sum->stale += f->stale;
+	sum->sets += f->sets;
+	sum->deletes += f->deletes;
+	sum->requests += f->requests;
+	sum->errors += f->errors;
+	sum->entries += f->entries;
+	sum->used_bytes += f->used_bytes;
+	sum->evictions += f->evictions;
+}
+
+/* All tenants together; percentiles are those of all sampled hits, not means of the tenants'. */
+static json_t *total_json(struct agent *a)
+{
+	struct rshm_figures *all = rshm_agent_tenants(a->presence.agent), sum = {0};
+	struct histogram *hit_ns = calloc(1, sizeof(*hit_ns));
+	struct worker_report *report = calloc(1, sizeof(*report));
+	json_t *entry = NULL;
+
+	for (size_t i = 0; i < tenant_count(a->tenants); i++) {
+		struct rshm_figures copy;
+
+		rshm_copy_out(&copy, &all[i], sizeof(copy));
+		add_figures(&sum, &copy);
+	}
+	for (uint32_t i = 0; i < a->worker_count && hit_ns && report; i++) {
+		worker_report(a->workers[i], report);
+		histogram_merge(hit_ns, &report->hit_ns);
+	}
+	if (hit_ns && report) {
+		sum.hit_ns_p50 = histogram_percentile(hit_ns, 50);
+		sum.hit_ns_p99 = histogram_percentile(hit_ns, 99);
+		entry = figures_json(&sum);
+		json_object_set_new(entry, "hit_ns_p95", json_integer(number(histogram_percentile(hit_ns, 95))));
+		json_object_set_new(entry, "avg_access_time_us", json_real((double)histogram_mean(hit_ns) / 1000));
+		json_object_set_new(entry, "entries", json_integer(number(sum.entries)));
+		json_object_set_new(entry, "used_bytes", json_integer(number(sum.used_bytes)));
+		json_object_set_new(entry, "evictions", json_integer(number(sum.evictions)));
+	}
+	free(report);
+	free(hit_ns);
+	return entry ? entry : json_object();
+}
+
+static json_t *reset_evictions(struct agent *a)
+{
+	for (uint32_t i = 0; i < a->worker_count; i++)
+		worker_reset_evictions(a->workers[i]);
+	return json_pack("{s:b}", "reset", true);
+}
+
 static json_t *clients_json(struct agent *a)
 {
 	struct rshm_agent *agent = a->presence.agent;
@@ -237,14 +292,14 @@ static json_t *status_json(struct agent *a)
 	struct worker_report first;
 
 	worker_report(a->workers[0], &first);
-	return json_pack("{s:s s:s s:i s:I s:I s:i s:o s:o s:{s:I s:I} s:o s:o s:o}", "version",
+	return json_pack("{s:s s:s s:i s:I s:I s:i s:o s:o s:{s:I s:I} s:o s:o s:o s:o}", "version",
 			 a->presence.agent->program_version, "instance", a->config->agent.instance, "pid",
 			 (int)getpid(), "uptime_ms", number(clock_monotonic_ms() - a->started_ms), "adoptions",
 			 number(a->presence.agent->restarts), "workers_count", (int)a->worker_count, "backend",
 			 backend_json(&first.store), "coherence", coherence_json(a), "memory", "used_bytes",
 			 number(__atomic_load_n(&a->budget.used, __ATOMIC_RELAXED)), "total_bytes",
-			 number(a->budget.total), "control", control_json(a), "workers", workers_json(a), "tenants",
-			 tenants_json(a));
+			 number(a->budget.total), "control", control_json(a), "workers", workers_json(a), "total",
+			 total_json(a), "tenants", tenants_json(a));
 }
 
 void report_hook(void *agent, uint16_t op, control_text_fn *done, void *done_context)
@@ -257,8 +312,10 @@ void report_hook(void *agent, uint16_t op, control_text_fn *done, void *done_con
 		document = status_json(a);
 	else if (op == RSHM_CONTROL_CLIENTS)
 		document = json_pack("{s:o}", "clients", clients_json(a));
+	else if (op == RSHM_CONTROL_EVICTIONS_RESET)
+		document = reset_evictions(a);
 	else
-		document = json_pack("{s:o}", "tenants", tenants_json(a));
+		document = json_pack("{s:o s:o}", "total", total_json(a), "tenants", tenants_json(a));
 	text = document ? json_dumps(document, JSON_COMPACT) : NULL;
 	if (text)
 		done(done_context, RSHM_OK, text);

@@ -90,6 +90,7 @@ enum rshm_control_op {
 	RSHM_CONTROL_DICT_TRAIN = 208, /* CONTENT_TYPE; may be left out if samples of only one are there */
 	RSHM_CONTROL_DICT_SHOW = 209,  /* DICTIONARY_ID */
 	RSHM_CONTROL_DICT_DROP = 210,  /* DICTIONARY_ID */
+	RSHM_CONTROL_EVICTIONS_RESET = 211,
 };
 
 /* Tags of control messages: {u16 tag, u32 length, value}, integers little-endian of exactly their size. */

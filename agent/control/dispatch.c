@@ -352,6 +352,10 @@ void dispatch_message(struct connection *connection)
 	case RSHM_CONTROL_RELOAD:
 		reload_begin(connection, &header);
 		break;
+	case RSHM_CONTROL_EVICTIONS_RESET:
+		if (admit_operator(connection, &header, "reset figures"))
+			report_begin(connection, &header);
+		break;
 	case RSHM_CONTROL_DICT_LIST:
 	case RSHM_CONTROL_DICT_TRAIN:
 	case RSHM_CONTROL_DICT_SHOW:

@@ -32,6 +32,7 @@ static void add_latency(struct client *client, const struct rshm_drained *draine
 		if (drained->latency[i] == 0)
 			continue;
 		histogram_record_many(&client->tenant->hit_ns, ns, drained->latency[i]);
+		histogram_record_many(&client->worker->totals.hit_ns, ns, drained->latency[i]);
 		if (client->hit_ns)
 			histogram_record_many(client->hit_ns, ns, drained->latency[i]);
 	}

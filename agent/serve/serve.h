@@ -11,6 +11,7 @@
 #include <sys/types.h>
 #include <uv.h>
 
+#include "agent/base/histogram.h"
 #include "agent/base/hlc.h"
 #include "agent/cache/evictions.h"
 #include "agent/cache/hot.h"
@@ -133,6 +134,9 @@ bool worker_change_dictionary(struct worker *worker, const struct worker_diction
 /* Do these samples suffice to train from? */
 bool serve_samples_suffice(const struct serve_options *options, uint64_t count, uint64_t bytes);
 
+/* The eviction books of all its tenants begin anew, soon. Any thread. */
+void worker_reset_evictions(struct worker *worker);
+
 /* A snapshot for reports, at most a quarter of a second old. Any thread. */
 struct worker_report {
 	struct store_status store;
@@ -144,6 +148,7 @@ struct worker_report {
 	uint32_t loads, loads_waiting; /* keys being loaded by clients, and fetches that wait for them */
 	bool has_spill;
 	struct spill_figures spill;
+	struct histogram hit_ns; /* of all its tenants */
 };
 void worker_report(struct worker *worker, struct worker_report *ret);
 

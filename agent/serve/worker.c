@@ -327,6 +327,7 @@ enum worker_order {
 	ORDER_STOP,
 	ORDER_REVALIDATE,
 	ORDER_EVICTION,
+	ORDER_RESET_EVICTIONS,
 	ORDER_DICTIONARY,
 };
 
@@ -386,6 +387,10 @@ static void order_on_arrival(struct mailbox_message *message)
 		for (size_t i = 0; i < worker->tenant_count; i++)
 			if (worker->tenants[i].tenant == order->dictionary.tenant)
 				training_order(&worker->tenants[i], &order->dictionary);
+		break;
+	case ORDER_RESET_EVICTIONS:
+		for (size_t i = 0; i < worker->tenant_count; i++)
+			evictions_reset(worker->tenants[i].evictions, clock_monotonic_ms());
 		break;
 	case ORDER_REVALIDATE:
 		for (size_t i = 0; i < worker->tenant_count && !worker->closing; i++)
@@ -686,6 +691,14 @@ bool worker_tenant_report(struct worker *worker, const struct tenant *tenant, st
 		return true;
 	}
 	return false;
+}
+
+void worker_reset_evictions(struct worker *worker)
+{
+	struct order order = {.what = ORDER_RESET_EVICTIONS};
+
+	if (!post(worker, &order))
+		log_warn("serve", "worker %u is too busy to begin its eviction books anew", worker->index);
 }
 
 void worker_set_eviction(struct worker *worker, const struct tenant *tenant, enum hot_policy eviction)

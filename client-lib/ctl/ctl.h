@@ -134,6 +134,7 @@ int ctl_stats(struct ctl *ctl);
 int ctl_status(struct ctl *ctl);
 int ctl_clients(struct ctl *ctl);
 int ctl_reload(struct ctl *ctl);
+int ctl_evictions(struct ctl *ctl);
 int ctl_dict(struct ctl *ctl);
 int ctl_top(struct ctl *ctl);
 

@@ -60,6 +60,9 @@ static const struct command commands[] = {
 	 "  --file FILE     keys from FILE, one a line; - is stdin\n"
 	 "  --prefix PREFIX every key that begins with PREFIX\n"},
 	{"stats", ctl_stats, 0, 0, CTL_WATCH | CTL_FRAMES, "stats", "The tenant's figures on this host.\n"},
+	{"evictions", ctl_evictions, 0, 1, CTL_WATCH | CTL_FRAMES, "evictions [reset]",
+	 "What left shared memory, and why: counts, bytes, the last ten, per tenant.\n"
+	 "  reset           counts anew. For the agent's user and root\n"},
 	{"clients", ctl_clients, 0, 0, CTL_WATCH | CTL_FRAMES, "clients", "Attached processes, busiest first.\n"},
 	{"top", ctl_top, 0, 0, CTL_WATCH | CTL_FRAMES | CTL_SORT, "top [-n COUNT] [--sort h|m|s|n]",
 	 "Live figures, read from shared memory: works while the agent hangs. For the agent's user, its group, and root.\n"

@@ -85,10 +85,30 @@ static void a_reload_changes_the_policy_under_load(void **state)
 	assert_true(e2e_number(&f->agent, "tenants.0.evictions") > 1000);
 }
 
+/* Sum over tenants, and a book that begins anew when an operator says so. */
+static void totals_add_up_and_the_book_can_begin_anew(void **state)
+{
+	struct fixture *f = *state;
+	char program[200];
+
+	overfill(f);
+	assert_true(e2e_await(&f->agent, "tenants.0.eviction_figures.total", 1000, 3000) >= 1000);
+	assert_int_equal(e2e_number(&f->agent, "total.evictions"), e2e_number(&f->agent, "tenants.0.evictions"));
+	assert_true(e2e_number(&f->agent, "total.sets") >= 5000);
+	snprintf(program, sizeof(program), "\"$RIPTIDE_BUILD_DIR\"/riptidectl --socket %s evictions reset >/dev/null",
+		 f->agent.socket);
+	assert_int_equal(system(program), 0);
+	assert_true(e2e_await_exactly(&f->agent, "tenants.0.eviction_figures.total", 0, 3000));
+	snprintf(program, sizeof(program),
+		 "\"$RIPTIDE_BUILD_DIR\"/riptidectl --socket %s evictions | grep -q capacity", f->agent.socket);
+	assert_int_equal(system(program), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_reload_changes_the_policy_under_load, setup, teardown),
+		cmocka_unit_test_setup_teardown(totals_add_up_and_the_book_can_begin_anew, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
