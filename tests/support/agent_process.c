@@ -26,6 +26,7 @@
 
 #define PATIENCE_MS 20000
 #define STEP_MS 5
+#define LOG_SHOWN_BYTES 16384
 #define CONFIG_FILE "config-file="
 
 static void pause_ms(long ms)
@@ -137,8 +138,10 @@ static void show_log(const struct agent_process *p, const char *what)
 	char line[1024];
 	FILE *log = fopen(p->log_path, "re");
 
-	fprintf(stderr, "the agent %s (wait status %#x); its log:\n", what, (unsigned int)p->wait_status);
-	for (int i = 0; log && i < 200 && fgets(line, sizeof(line), log); i++)
+	fprintf(stderr, "the agent %s (wait status %#x); the end of its log:\n", what, (unsigned int)p->wait_status);
+	if (log && fseek(log, -LOG_SHOWN_BYTES, SEEK_END) < 0)
+		rewind(log);
+	while (log && fgets(line, sizeof(line), log))
 		fputs(line, stderr);
 	if (log)
 		fclose(log);
@@ -175,9 +178,18 @@ int agent_process_start(struct agent_process *p, const char *const settings[])
 	return -1;
 }
 
+/* Only a signal ends an agent: one that had ended by itself had crashed. */
+static bool was_alive(struct agent_process *p)
+{
+	if (p->pid == 0 || !has_ended(p))
+		return true;
+	show_log(p, "had ended by itself");
+	return false;
+}
+
 int agent_process_kill(struct agent_process *p, int signal)
 {
-	if (p->pid == 0 || kill(p->pid, signal) < 0)
+	if (!was_alive(p) || p->pid == 0 || kill(p->pid, signal) < 0)
 		return -1;
 	return signal == SIGKILL || signal == SIGTERM || signal == SIGINT ? await_end(p) : 0;
 }
@@ -216,9 +228,9 @@ static void remove_objects(const char *instance)
 
 int agent_process_stop_and_clean(struct agent_process *p)
 {
-	int status = 0;
+	int status = was_alive(p) ? 0 : -1;
 
-	if (!has_ended(p)) {
+	if (p->pid != 0) {
 		kill(p->pid, SIGCONT);
 		if (agent_process_kill(p, SIGTERM) < 0) {
 			(void)agent_process_kill(p, SIGKILL);

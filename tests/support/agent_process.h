@@ -31,7 +31,8 @@ int agent_process_start(struct agent_process *process, const char *const setting
 
 /*
  * Sends a signal. With SIGKILL, SIGTERM and SIGINT returns after the agent has ended (pid is 0 then): -1 if it did not
- * within 20 s. A stopped agent (SIGSTOP) takes SIGTERM only after SIGCONT.
+ * within 20 s, or had ended by itself before (its log is on stderr then). A stopped agent (SIGSTOP) takes SIGTERM only after
+ * SIGCONT.
  */
 int agent_process_kill(struct agent_process *process, int signal);
 
@@ -39,8 +40,9 @@ int agent_process_kill(struct agent_process *process, int signal);
 int agent_process_restart(struct agent_process *process);
 
 /*
- * Ends the agent (SIGTERM, then SIGKILL) and removes folder and shared objects. -1 if it did not end by itself with status 0;
- * everything is removed all the same. An agent that the test had ended already is 0. To be called once per start.
+ * Ends the agent (SIGTERM, then SIGKILL) and removes folder and shared objects. -1 if it did not end with status 0, or had
+ * ended by itself; everything is removed all the same. An agent that the test had ended already is 0. To be called once per
+ * start.
  */
 int agent_process_stop_and_clean(struct agent_process *process);
 
