@@ -59,6 +59,7 @@ enum keys_form {
 	KEYS_FOREIGN, /* nothing of this namespace */
 	KEYS_PLAIN,
 	KEYS_HASHED,
+	KEYS_NAMESPACE, /* a tenant's hash {g, s} */
 };
 
 struct keys_embedded {
@@ -94,6 +95,24 @@ int keys_redis_pattern(const struct keys_options *options, const struct store_na
  */
 enum keys_form keys_redis_form(const struct keys_options *options, const struct store_name *name, const void *bytes,
 			       size_t length, size_t *ret_key_at);
+
+/* What a Redis key is, taken apart. Pointers into it. */
+struct keys_parsed {
+	const char *tenant; /* not NUL-terminated; [a-z0-9-]{1,64} */
+	size_t tenant_len;
+	uint32_t shard;
+	uint64_t generation;
+	char space;
+	const void *key; /* KEYS_PLAIN */
+	size_t key_len;
+};
+
+/*
+ * Takes apart what keys_redis() and keys_redis_tenant() make. KEYS_NAMESPACE: only the tenant is set. KEYS_HASHED: no key.
+ * KEYS_FOREIGN: neither made it, *ret is untouched. Any bytes may come.
+ */
+enum keys_form keys_redis_parse(const struct keys_options *options, const void *bytes, size_t length,
+				struct keys_parsed *ret);
 
 /* The name as an LMDB key. Errors as above; here the tenant's number must not be 0, its text is not looked at. */
 int keys_embedded(const struct store_name *name, struct keys_embedded *ret);

@@ -119,6 +119,66 @@ struct store_request {
 	uint32_t state;
 };
 
+/* ---- changes that others make ------------------------------------------------------------------------------- */
+
+/* What a watcher hears of changes that are not this worker's own. */
+enum store_coherence {
+	STORE_SOLE,     /* there are none: nobody else writes here */
+	STORE_TTL,      /* nothing: copies are good for their age */
+	STORE_CHANNEL,  /* what other agents write, mostly; copies are good for their age */
+	STORE_TRACKING, /* everything, as far as `proven` says */
+};
+
+enum store_change_kind {
+	STORE_CHANGED_ENTRY,      /* one entry: tenant, generation, space, key */
+	STORE_CHANGED_NAMESPACE,  /* the generation in force of a tenant, or what is swept */
+	STORE_CHANGED_EVERYTHING, /* FLUSHALL, FLUSHDB: any name may be gone; no other member is set */
+};
+
+/* All pointers are lent until the callback returns. */
+struct store_change {
+	enum store_change_kind kind;
+	const char *tenant; /* not NUL-terminated */
+	size_t tenant_len;
+	uint64_t generation;
+	char space;
+	const void *key; /* NULL: a key above KEYS_PLAIN_MAX bytes, of which the backend told only a hash */
+	size_t key_len;
+	/*
+	 * It may be an echo of a write of our own (one that is answered, in flight, or whose outcome is unknown), or a foreign
+	 * one that hides behind it. Whoever holds a copy compares its version with the store's.
+	 */
+	bool maybe_ours;
+};
+
+/*
+ * Callbacks on the worker's thread, never from inside store_submit(). In the order in which the backend told; but a reply to
+ * a request may come before or after a change that was made before or after it.
+ */
+struct store_watcher {
+	/* What will be told from now on. Until the first call: STORE_TTL. After STORE_TRACKING always `fenced` as well. */
+	void (*mode)(void *context, enum store_coherence mode);
+	/*
+	 * Changes up to this moment may have gone untold: what was asked of the store before, answered or not, proves nothing.
+	 * Told when a feed or a connection with writes in flight is lost, and once more when nothing of it can happen any more
+	 * and a feed works (`armed`): what is asked from then on is covered. While not armed there is no `proven`.
+	 */
+	void (*fenced)(void *context, bool armed, const char *why);
+	/* All changes that had been answered, to whomever, at `complete_ms` (clock_monotonic_ms()) have been told. */
+	void (*proven)(void *context, uint64_t complete_ms);
+	void (*changed)(void *context, const struct store_change *change);
+	void *context;
+};
+
+/* Levels, and counts since the store was made. */
+struct store_feed {
+	enum store_coherence mode;
+	bool armed;
+	uint64_t
+		proof_age_ms; /* since complete_ms of the last `proven`; UINT64_MAX: there was none since it was armed */
+	uint64_t changes, maybe_ours, canaries, fences;
+};
+
 /* Of a store with a journal (behind/); levels, then counts since it was opened. */
 struct store_journal {
 	uint64_t records, bytes; /* accepted, not yet stored */
@@ -138,6 +198,7 @@ struct store_status {
 	uint64_t completed, failed, retried, reconnects;
 	uint64_t entries, bytes; /* as far as the backend knows; 0 = not known */
 	struct store_journal journal;
+	struct store_feed feed;
 };
 
 struct store;
@@ -154,6 +215,8 @@ struct store_ops {
 	 * called from the loop, after which the store is gone. Writes that were acknowledged are as durable as the backend promises.
 	 */
 	void (*close)(struct store *store, void (*closed)(void *context), void *context);
+	/* Begins to tell `watcher`, which is copied, of changes. Called once, before the first request. May be NULL: STORE_SOLE. */
+	void (*watch)(struct store *store, const struct store_watcher *watcher);
 	/* Applies what `config_compare` reported as live for this backend. May be NULL. */
 	void (*reload)(struct store *store, const void *config);
 };
@@ -171,6 +234,14 @@ static inline void store_submit(struct store *store, struct store_request *reque
 static inline void store_status(struct store *store, struct store_status *ret)
 {
 	store->ops->status(store, ret);
+}
+
+/* False: a STORE_SOLE, which tells nothing. */
+static inline bool store_watch(struct store *store, const struct store_watcher *watcher)
+{
+	if (store->ops->watch)
+		store->ops->watch(store, watcher);
+	return store->ops->watch != NULL;
 }
 
 static inline void store_close(struct store *store, void (*closed)(void *context), void *context)

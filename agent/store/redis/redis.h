@@ -16,6 +16,14 @@
 struct metric_set;
 struct store;
 
+/* How changes by others are noticed (store_watch()). */
+enum store_redis_coherence {
+	STORE_REDIS_AUTO,     /* the best that the server at hand can do */
+	STORE_REDIS_TRACKING, /* CLIENT TRACKING; where the server cannot, as TTL, and the log says so */
+	STORE_REDIS_CHANNEL,  /* PUBLISH and SUBSCRIBE among agents */
+	STORE_REDIS_TTL,
+};
+
 /* Everything has a default: STORE_REDIS_CONFIG_DEFAULTS. Texts are copied. Live = taken over by reload. */
 struct store_redis_config {
 	const char *url;        /* of url.h */
@@ -35,7 +43,9 @@ struct store_redis_config {
 	bool enable_pipelining;      /* live: false is a max_pipeline_size of 1 */
 	uint32_t max_pipeline_size;  /* live: requests in flight on one connection */
 	uint32_t queue_max;          /* live: requests that wait to be sent; beyond: RSHM_E_AGAIN */
-	size_t envelope_max;         /* bytes of an envelope; larger ones are neither written nor read */
+	enum store_redis_coherence coherence;
+	uint64_t lease_ms;   /* of the watcher: canaries come every quarter of it, 500 ms at most */
+	size_t envelope_max; /* bytes of an envelope; larger ones are neither written nor read */
 };
 
 #define STORE_REDIS_POOL_MAX 1024u
@@ -46,7 +56,7 @@ struct store_redis_config {
 		.pool_max = 10, .idle_timeout_ms = 600000, .lifetime_ms = 3600000, .connect_timeout_ms = 5000,       \
 		.command_timeout_ms = 5000, .connect_grace_ms = 250, .retry_attempts = 3, .retry_delay_ms = 100,     \
 		.retry_max_delay_ms = 2000, .enable_pipelining = true, .max_pipeline_size = 100, .queue_max = 16384, \
-		.envelope_max = 21u << 20                                                                            \
+		.envelope_max = 21u << 20, .lease_ms = 2000                                                          \
 	}
 
 /* What store_redis_metrics() counts. */
