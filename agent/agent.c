@@ -122,6 +122,7 @@ static struct serve_options serve_options(const struct config *c)
 		.max_entry_bytes = c->cache.max_entry_size_bytes,
 		.inflight_max = c->limits.inflight_max,
 		.hot_max_age_ms = redis ? c->coherence.max_age_ms : 0,
+		.lease_ms = c->coherence.lease_ms,
 		.slow_ns = c->performance.enable_slow_log ? c->performance.slow_threshold_ms * 1000000 : 0,
 		.target_ns = c->performance.target_cache_access_ms * 1000000,
 		.compression = {.choice = c->cache.enable_compression ? choices[c->cache.compression_algorithm]
@@ -190,7 +191,6 @@ static int start_workers(struct agent *a, char *error, size_t error_len)
 		.tenants = a->tenants,
 		.hot = &a->hot,
 		.agent = a->presence.agent,
-		.source = a->config->agent.backend == CONFIG_BACKEND_REDIS ? SOURCE_REDIS : SOURCE_EMBEDDED,
 		.hlc = &a->hlc,
 		.writer_id = randombytes_random(),
 		.dictionaries = a->dictionaries,
@@ -200,6 +200,9 @@ static int start_workers(struct agent *a, char *error, size_t error_len)
 		.channel_closed = admission_channel_closed,
 		.context = a,
 	};
+	/* Versions tell values apart: those of other hosts must not look like ours. */
+	if (a->config->agent.backend == CONFIG_BACKEND_REDIS)
+		hlc_identify(&a->hlc, a->serve.writer_id);
 	snprintf(a->hot_set_path, sizeof(a->hot_set_path), "%s/hot", a->config->agent.state_dir);
 	status = lifecycle_prepare_dir(a->hot_set_path, error, error_len);
 	a->serve.options.hot_set_folder = a->hot_set_path;
@@ -255,29 +258,6 @@ static int open_control(struct agent *a, char *error, size_t error_len)
 
 /* ---- heartbeat ---------------------------------------------------------------------------------------------- */
 
-static void revalidate_all(struct agent *a)
-{
-	a->revalidating = true;
-	for (uint32_t i = 0; i < a->worker_count; i++)
-		worker_revalidate(a->workers[i]);
-}
-
-/* The stale limit of a later fence begins anew once no entry of this one is left. */
-static void watch_revalidation(struct agent *a)
-{
-	if (!a->revalidating || a->stopping)
-		return;
-	for (uint32_t i = 0; i < a->worker_count; i++) {
-		struct worker_report report;
-
-		worker_report(a->workers[i], &report);
-		if (report.revalidating)
-			return;
-	}
-	a->revalidating = false;
-	presence_mark_clean(&a->presence);
-}
-
 static void count_channels(struct agent *a)
 {
 	uint64_t channels = 0;
@@ -294,20 +274,18 @@ static void count_channels(struct agent *a)
 static void beat_on_timer(uv_timer_t *timer)
 {
 	struct agent *a = timer->data;
-	bool slept = presence_beat(&a->presence, a->config->coherence.lease_ms);
+	bool slept = presence_beat(&a->presence);
 
-	/* While stopping, leases go on, but workers end under our hands. */
+	/* While stopping, workers end under our hands. */
 	if (!a->stopping)
 		count_channels(a);
 	if (slept && !a->stopping) {
 		log_info("agent", "the machine slept; hot entries are checked against the store again");
-		revalidate_all(a);
+		for (uint32_t i = 0; i < a->worker_count; i++)
+			worker_slept(a->workers[i]);
 	}
-	/* The first reports after a fence may be older than it. */
-	if (++a->beats % 4 == 0) {
-		watch_revalidation(a);
+	if (++a->beats % 4 == 0)
 		lifecycle_notify_watchdog();
-	}
 }
 
 /* ---- end ---------------------------------------------------------------------------------------------------- */
@@ -463,7 +441,7 @@ static int bring_up(struct agent *a, char *error, size_t error_len)
 	if (status == RSHM_OK)
 		status = dictionaries_open(a);
 	if (status == RSHM_OK) {
-		presence_begin(&a->presence, a->config->coherence.lease_ms);
+		presence_begin(&a->presence);
 		status = start_workers(a, error, error_len);
 	}
 	if (status == RSHM_OK)
@@ -510,8 +488,6 @@ int agent_start(const struct config_sources *sources, struct config *config, str
 	uv_signal_start(&a->on_term, stop_on_signal, SIGTERM);
 	uv_signal_start(&a->on_int, stop_on_signal, SIGINT);
 	uv_signal_start(&a->on_hup, reload_on_signal, SIGHUP);
-	if (a->presence.adopted)
-		revalidate_all(a);
 	*ret = a;
 	return RSHM_OK;
 }

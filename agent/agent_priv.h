@@ -13,9 +13,6 @@
 #include "agent/serve/serve.h"
 #include "agent/store/embedded/embedded.h"
 
-#define SOURCE_EMBEDDED 0u
-#define SOURCE_REDIS 1u
-
 /* Who replays the journal of which tenants. */
 struct journal_owner {
 	struct agent *agent;
@@ -51,7 +48,7 @@ struct agent {
 	uv_timer_t beat;
 	uv_signal_t on_term, on_int, on_hup;
 	uv_work_t joining;
-	bool stopping, revalidating;
+	bool stopping;
 	int exit_status;
 	uint64_t started_ms, beats;
 	/* places for figures of clients, taken from accepted attach to the channel's end */

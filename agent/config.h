@@ -36,6 +36,13 @@ enum config_eviction {
 	CONFIG_EVICTION_S3FIFO
 };
 enum config_write_mode { CONFIG_WRITE_THROUGH, CONFIG_WRITE_BEHIND };
+enum config_coherence {
+	CONFIG_COHERENCE_AUTO,
+	CONFIG_COHERENCE_TRACKING,
+	CONFIG_COHERENCE_CHANNEL,
+	CONFIG_COHERENCE_TTL,
+};
+
 enum config_stale { CONFIG_STALE_MISS, CONFIG_STALE_STALE, CONFIG_STALE_ERROR };
 
 /* A `tenant "name" { ... }` section, or the tenant "default", which always exists. */
@@ -122,6 +129,7 @@ struct config {
 	struct {
 		uint64_t max_age_ms, lease_ms, stale_limit_ms;
 		enum config_stale stale_policy;
+		enum config_coherence mode;
 	} coherence;
 	struct {
 		bool enabled;

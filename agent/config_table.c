@@ -25,6 +25,7 @@ static const char *const sync_words[] = {"always", "interval", "none", NULL};
 static const char *const compression_words[] = {"lz4", "zstd", "auto", "none", NULL};
 static const char *const eviction_words[] = {"lru", "lfu", "ttl", "random", "s3fifo", NULL};
 static const char *const write_mode_words[] = {"through", "behind", NULL};
+static const char *const coherence_words[] = {"auto", "tracking", "channel", "ttl", NULL};
 static const char *const stale_words[] = {"miss", "stale", "error", NULL};
 
 static const struct config_option options[] = {
@@ -209,10 +210,15 @@ static const struct config_option options[] = {
 	 .help = "How often the backend is asked what other agents have trained or dropped, and whether it still has "
 		 "those in use."},
 
+	{FIELD(coherence, mode), .type = CONFIG_WORD, .initial = "auto", .words = coherence_words,
+	 .help = "How changes that others make in Redis reach hot copies. tracking: the server tells each one; channel: "
+		 "agents tell each other; ttl: copies live by max_age_ms. auto: the first of these that the server can do."},
 	{FIELD(coherence, max_age_ms), .type = CONFIG_MS, .initial = "1000", RANGE(1, 3600000),
-	 .help = "How long a hot copy of a value from Redis is used before the server is asked again."},
+	 .help = "How long a hot copy of a value from Redis is used before the server is asked again, where the server "
+		 "does not tell of changes; with tracking only copies of keys above 400 bytes live by it."},
 	{FIELD(coherence, lease_ms), .type = CONFIG_MS, .initial = "2000", RANGE(100, 60000),
-	 .help = "How long readers trust shared memory without a sign of life from the agent."},
+	 .help = "How long readers trust shared memory after the last proof that all changes have arrived, or without a "
+		 "sign of life from the agent. No value that was replaced longer ago is read as verified."},
 	{FIELD(coherence, stale_policy), .type = CONFIG_WORD, .initial = "stale", .words = stale_words,
 	 .help = "What a read gets that finds only a copy that cannot be verified: a miss, the stale copy "
 		 "(marked), or an error."},

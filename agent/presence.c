@@ -136,39 +136,25 @@ int presence_open(struct object_list *objects, const char *instance, uint32_t te
 	return RSHM_OK;
 }
 
-void presence_begin(struct presence *p, uint64_t lease_ms)
+void presence_begin(struct presence *p)
 {
 	uint64_t now_ms = clock_monotonic_ms();
 
 	rshm_store_relaxed(&p->agent->started_ms, now_ms);
-	for (unsigned int i = 0; i < RSHM_SOURCES; i++) {
-		if (p->adopted)
-			rshm_source_fence(&p->agent->sources[i], now_ms);
-		rshm_source_extend(&p->agent->sources[i], now_ms + lease_ms);
-	}
+	for (unsigned int i = 0; i < RSHM_SOURCES && p->adopted; i++)
+		rshm_source_fence(&p->agent->sources[i], now_ms);
 	rshm_store_relaxed(&p->agent->heartbeat_ms, now_ms);
 	rshm_store_release32(&p->agent->state, RSHM_LIVE);
 }
 
-bool presence_beat(struct presence *p, uint64_t lease_ms)
+bool presence_beat(struct presence *p)
 {
-	uint64_t now_ms = clock_monotonic_ms(), slept_ms = clock_slept_ms();
+	uint64_t slept_ms = clock_slept_ms();
 	bool slept = slept_ms > p->slept_ms + SLEEP_MS;
 
-	for (unsigned int i = 0; i < RSHM_SOURCES; i++) {
-		if (slept)
-			rshm_source_fence(&p->agent->sources[i], now_ms);
-		rshm_source_extend(&p->agent->sources[i], now_ms + lease_ms);
-	}
 	p->slept_ms = slept_ms;
-	rshm_store_relaxed(&p->agent->heartbeat_ms, now_ms);
+	rshm_store_relaxed(&p->agent->heartbeat_ms, clock_monotonic_ms());
 	return slept;
-}
-
-void presence_mark_clean(struct presence *p)
-{
-	for (unsigned int i = 0; i < RSHM_SOURCES; i++)
-		rshm_source_mark_clean(&p->agent->sources[i]);
 }
 
 void presence_close(struct presence *p, struct object_list *objects, bool keep)

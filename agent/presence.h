@@ -1,5 +1,5 @@
 /*
- * presence.h - the agent object: what every client can see of us, and the leases it lives by. Main thread.
+ * presence.h - the agent object: what every client can see of us. Main thread.
  */
 #ifndef RIPTIDE_PRESENCE_H
 #define RIPTIDE_PRESENCE_H
@@ -25,17 +25,14 @@ struct presence {
 int presence_open(struct object_list *objects, const char *instance, uint32_t tenant_capacity,
 		  uint32_t client_capacity, struct presence *ret, char *error, size_t error_len);
 
-/* Begins the first lease; an adopted object's sources are fenced, for the store may be ahead of the rings. */
-void presence_begin(struct presence *presence, uint64_t lease_ms);
-
 /*
- * Extends the leases and the heartbeat; to be called more often than lease/2. True: the machine slept since the last call,
- * and every source has been fenced.
+ * Says that we live. An adopted object's sources are fenced, for the store may be ahead of the rings; from then on they are
+ * the workers', so call it before these start.
  */
-bool presence_beat(struct presence *presence, uint64_t lease_ms);
+void presence_begin(struct presence *presence);
 
-/* Nothing is unverified any more. */
-void presence_mark_clean(struct presence *presence);
+/* The heartbeat. True: the machine slept since the last call, and the workers must be told. */
+bool presence_beat(struct presence *presence);
 
 /* `keep`: stays for the next agent; otherwise retired and unlinked. */
 void presence_close(struct presence *presence, struct object_list *objects, bool keep);

@@ -261,18 +261,49 @@ static json_t *workers_json(struct agent *a)
 	return list;
 }
 
-/* With one host's embedded store nobody else writes; with Redis, hot copies are as old as max_age at most. */
+static const char *mode_name(const struct coherence_report *c)
+{
+	static const char *const names[] = {[STORE_SOLE] = "local",
+					    [STORE_TTL] = "ttl",
+					    [STORE_CHANNEL] = "channel",
+					    [STORE_TRACKING] = "tracking"};
+
+	return c->known ? names[c->mode] : "unknown";
+}
+
+/* The worst of all workers: each has a feed of its own. */
 static json_t *coherence_json(struct agent *a)
 {
-	const struct rshm_source *source = &a->presence.agent->sources[a->serve.source];
-	bool redis = a->config->agent.backend == CONFIG_BACKEND_REDIS;
-	uint64_t now_ms = clock_monotonic_ms(), until = source->lease_until_ms;
+	struct coherence_report worst = {.mode = STORE_SOLE, .known = true, .lease_remaining_ms = UINT64_MAX};
+	const char *mode = NULL;
+	bool revalidating = false;
 
-	return json_pack("{s:s s:I s:I s:I s:I s:b}", "mode", redis ? "ttl" : "local", "max_age_ms",
-			 number(redis ? a->config->coherence.max_age_ms : 0), "lease_ms",
-			 number(a->config->coherence.lease_ms), "lease_remaining_ms",
-			 number(until > now_ms ? until - now_ms : 0), "epoch", number(rshm_source_epoch(source)),
-			 "revalidating", a->revalidating);
+	for (uint32_t i = 0; i < a->worker_count; i++) {
+		struct worker_report r;
+		const struct coherence_report *c = &r.coherence;
+
+		worker_report(a->workers[i], &r);
+		/* The less is told, the smaller the number; sole is none of them. */
+		if (!mode || !c->known || (worst.known && c->mode < worst.mode))
+			mode = mode_name(c), worst.mode = c->mode, worst.known = c->known;
+		if (c->lease_remaining_ms < worst.lease_remaining_ms)
+			worst.lease_remaining_ms = c->lease_remaining_ms;
+		if (c->max_age_ms > worst.max_age_ms)
+			worst.max_age_ms = c->max_age_ms;
+		if (c->epoch > worst.epoch)
+			worst.epoch = c->epoch;
+		worst.changes += c->changes;
+		worst.checks += c->checks;
+		worst.checks_pending += c->checks_pending;
+		worst.fences += c->fences;
+		revalidating |= r.revalidating;
+	}
+	return json_pack("{s:s s:I s:I s:I s:I s:b s:I s:I s:I s:I}", "mode", mode, "max_age_ms",
+			 number(worst.max_age_ms), "lease_ms", number(a->config->coherence.lease_ms),
+			 "lease_remaining_ms", number(worst.lease_remaining_ms), "epoch", number(worst.epoch),
+			 "revalidating", revalidating, "changes", number(worst.changes), "checks",
+			 number(worst.checks), "checks_pending", number(worst.checks_pending), "fences",
+			 number(worst.fences));
 }
 
 static json_t *control_json(struct agent *a)

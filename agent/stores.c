@@ -93,6 +93,8 @@ static int create_redis(const struct config *c, uv_loop_t *loop, struct store **
 	settings.enable_pipelining = c->redis.enable_pipelining;
 	settings.max_pipeline_size = c->redis.max_pipeline_size;
 	settings.queue_max = c->limits.inflight_max;
+	settings.coherence = (enum store_redis_coherence)c->coherence.mode;
+	settings.lease_ms = c->coherence.lease_ms;
 	settings.envelope_max = c->cache.max_entry_size_bytes + (256u << 10);
 	if (key_version(c->cache.version, &settings.key_version) < 0) {
 		snprintf(error, error_len, "cache.version: \"%s\" is not v and a number from 1", c->cache.version);

@@ -4,6 +4,10 @@
  * A version is 48 bits of milliseconds since 1970 and 16 bits of counter. Of two versions of one clock the larger was
  * made later, whatever the wall clock did meanwhile; ties between hosts are the caller's to break. All functions: any
  * thread, lock-free, never block. Versions of a process that ends are continued by hlc_init() with the last known one.
+ *
+ * Where several hosts write, hlc_identify() makes ties rare: the low 8 bits of all versions are the clock's own, and the
+ * first of a millisecond has a counter of its own. Such a clock makes 192,000 versions a second before it runs ahead of the
+ * wall; another, 65 million.
  */
 #ifndef BASE_HLC_H
 #define BASE_HLC_H
@@ -15,11 +19,16 @@
 #define HLC_DRIFT_MAX_MS (3600u * 1000u)
 
 struct hlc {
-	uint64_t last; /* atomic: the largest version made or observed */
+	uint64_t last;      /* atomic: the largest version made or observed */
+	uint16_t first;     /* counter of the first version of a millisecond */
+	bool is_identified; /* the low byte of `first` is that of all versions */
 };
 
 /* Starts at `floor`, the largest version known from before; 0 if none. Before other threads see the clock. */
 void hlc_init(struct hlc *hlc, uint64_t floor);
+
+/* Takes an identity from a number that is random or at least different on each host. Before other threads see the clock. */
+void hlc_identify(struct hlc *hlc, uint32_t writer_id);
 
 /* A version larger than every one made or observed before. */
 uint64_t hlc_next(struct hlc *hlc);

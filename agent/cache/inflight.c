@@ -23,12 +23,16 @@ struct inflight_key {
 	struct inflight_op *first, *last; /* the first is active; the record's key is its key */
 	uint64_t departures;
 	bool draining; /* drain() is on the stack: leaving only takes the operation out */
+	/* of the active operation */
+	bool marked, noted;
+	uint64_t noted_version, began_round;
 };
 
 struct inflight {
 	struct inflight_key **chains;
 	uint32_t mask;
 	uint32_t limit, count;
+	uint64_t round;             /* of inflight_mark_all() */
 	struct inflight_key *spare; /* chained by `chain` */
 };
 
@@ -69,13 +73,19 @@ void inflight_destroy(struct inflight **table)
 }
 
 /* A record whose line is empty is about to go (its drain() is on the stack): a new one takes its place. */
-static struct inflight_key *find(struct inflight *table, const struct inflight_op *op, uint64_t hash)
+static struct inflight_key *find(const struct inflight *table, const void *tenant, const void *key, size_t key_len,
+				 uint64_t hash)
 {
 	for (struct inflight_key *r = table->chains[hash & table->mask]; r; r = r->chain)
-		if (r->first && r->hash == hash && r->tenant == op->tenant && r->first->key_len == op->key_len &&
-		    memcmp(r->first->key, op->key, op->key_len) == 0)
+		if (r->first && r->hash == hash && r->tenant == tenant && r->first->key_len == key_len &&
+		    memcmp(r->first->key, key, key_len) == 0)
 			return r;
 	return NULL;
+}
+
+static uint64_t hash_of(const void *tenant, const void *key, size_t key_len)
+{
+	return XXH3_64bits_withSeed(key, key_len, (uint64_t)(uintptr_t)tenant);
 }
 
 static struct inflight_key *take_record(struct inflight *table)
@@ -110,6 +120,8 @@ static void drain(struct inflight *table, struct inflight_key *record)
 	record->draining = true;
 	do {
 		departures = record->departures;
+		record->marked = record->noted = false;
+		record->began_round = table->round;
 		record->first->start(record->first);
 	} while (record->departures != departures && record->first);
 	record->draining = false;
@@ -119,8 +131,8 @@ static void drain(struct inflight *table, struct inflight_key *record)
 
 int inflight_enter(struct inflight *table, struct inflight_op *op)
 {
-	uint64_t hash = XXH3_64bits_withSeed(op->key, op->key_len, (uint64_t)(uintptr_t)op->tenant);
-	struct inflight_key *record = find(table, op, hash);
+	uint64_t hash = hash_of(op->tenant, op->key, op->key_len);
+	struct inflight_key *record = find(table, op->tenant, op->key, op->key_len, hash);
 
 	if (table->count >= table->limit)
 		return RSHM_E_AGAIN;
@@ -177,6 +189,46 @@ void inflight_leave(struct inflight *table, struct inflight_op *op, bool share_r
 		drain(table, record);
 	else
 		give_record(table, record);
+}
+
+static struct inflight_key *active(const struct inflight *table, const void *tenant, const void *key, size_t key_len)
+{
+	return find(table, tenant, key, key_len, hash_of(tenant, key, key_len));
+}
+
+void inflight_mark(struct inflight *table, const void *tenant, const void *key, size_t key_len)
+{
+	struct inflight_key *record = active(table, tenant, key, key_len);
+
+	if (record)
+		record->marked = true;
+}
+
+void inflight_mark_all(struct inflight *table)
+{
+	table->round++;
+}
+
+void inflight_note_version(struct inflight *table, const void *tenant, const void *key, size_t key_len,
+			   uint64_t version)
+{
+	struct inflight_key *record = active(table, tenant, key, key_len);
+
+	if (!record)
+		return;
+	/* Two versions in one turn: at least one of them is a foreign change. */
+	record->marked |= record->noted && record->noted_version != version;
+	record->noted = true;
+	record->noted_version = version;
+}
+
+bool inflight_may_publish(const struct inflight *table, const struct inflight_op *op, uint64_t version)
+{
+	const struct inflight_key *record = op->record;
+
+	must(record->first == op);
+	return !record->marked && record->began_round == table->round &&
+	       (!record->noted || record->noted_version == version);
 }
 
 uint32_t inflight_count(const struct inflight *table)

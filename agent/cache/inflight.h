@@ -44,6 +44,23 @@ int inflight_enter(struct inflight *table, struct inflight_op *op);
  */
 void inflight_leave(struct inflight *table, struct inflight_op *op, bool share_result);
 
+/*
+ * Somebody else has changed the key: the operation whose turn it is must not publish what it brings, nor share it. Those that
+ * wait begin later, and are not concerned.
+ */
+void inflight_mark(struct inflight *table, const void *tenant, const void *key, size_t key_len);
+/* The same for all keys of all tenants. */
+void inflight_mark_all(struct inflight *table);
+/*
+ * The store had this version of the key (0: nothing) after a change that may have been the operation's own: it must not
+ * publish another one.
+ */
+void inflight_note_version(struct inflight *table, const void *tenant, const void *key, size_t key_len,
+			   uint64_t version);
+
+/* Whether the operation, whose turn it is, may publish this version. */
+bool inflight_may_publish(const struct inflight *table, const struct inflight_op *op, uint64_t version);
+
 uint32_t inflight_count(const struct inflight *table);
 
 #endif

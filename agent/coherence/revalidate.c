@@ -35,11 +35,13 @@ struct revalidation {
 	struct store_name name;
 	uint32_t source_number;
 	const struct rshm_source *source;
+	const uint64_t *max_age_ms;
 	uv_idle_t walker;
 	uv_timer_t retry;
 	uint64_t cursor, growths;
 	uint32_t under_way, open_handles;
 	bool walking, missed, clean, closing;
+	uint64_t checked_before; /* the pass */
 	struct revalidation_figures figures;
 	void (*closed)(void *context);
 	void *closed_context;
@@ -81,6 +83,8 @@ static void finish_pass(struct revalidation *r)
 		return;
 	}
 	r->clean = true;
+	if (r->figures.checked == r->checked_before)
+		return;
 	log_info("coherence", "tenant %s: revalidated: %llu confirmed, %llu removed", r->name.tenant,
 		 (unsigned long long)r->figures.confirmed, (unsigned long long)r->figures.removed);
 }
@@ -127,6 +131,14 @@ static void probe_on_done(struct store_request *request)
 		finish_pass(r);
 }
 
+/* What is confirmed now is as old as now. */
+static uint64_t deadline_of(const struct revalidation *r, const struct rshm_item *item)
+{
+	uint64_t capped_ms = clock_monotonic_ms() + *r->max_age_ms;
+
+	return *r->max_age_ms && capped_ms < item->control_b ? capped_ms : item->control_b;
+}
+
 static void ask(struct revalidation *r, const struct rshm_item *item)
 {
 	struct probe *probe = calloc(1, sizeof(*probe) + item->key_len);
@@ -138,7 +150,7 @@ static void ask(struct revalidation *r, const struct rshm_item *item)
 	probe->owner = r;
 	probe->version = item->version;
 	probe->epoch = present_epoch(r);
-	probe->control_b = item->control_b;
+	probe->control_b = deadline_of(r, item);
 	probe->flags = rshm_control_flags(item->control_a);
 	probe->key_len = item->key_len;
 	memcpy(probe->key, item->key, item->key_len);
@@ -158,7 +170,8 @@ static void ask(struct revalidation *r, const struct rshm_item *item)
 
 static bool is_unverified(const struct revalidation *r, const struct rshm_item *item)
 {
-	return rshm_control_epoch(item->control_a) != (uint32_t)present_epoch(r);
+	return rshm_control_epoch(item->control_a) != (uint32_t)present_epoch(r) ||
+	       rshm_control_source(item->control_a) != r->source_number;
 }
 
 /* Its version does not tell what became of its tags meanwhile: the next read asks. */
@@ -202,7 +215,8 @@ static void walker_on_turn(uv_idle_t *idle)
 }
 
 int revalidation_create(uv_loop_t *loop, struct hot *hot, struct store *store, const struct store_name *name,
-			uint32_t source_number, const struct rshm_source *source, struct revalidation **ret)
+			uint32_t source_number, const struct rshm_source *source, const uint64_t *max_age_ms,
+			struct revalidation **ret)
 {
 	struct revalidation *r = calloc(1, sizeof(*r));
 
@@ -213,6 +227,7 @@ int revalidation_create(uv_loop_t *loop, struct hot *hot, struct store *store, c
 	r->name = *name;
 	r->source_number = source_number;
 	r->source = source;
+	r->max_age_ms = max_age_ms;
 	r->clean = true;
 	uv_idle_init(loop, &r->walker);
 	uv_timer_init(loop, &r->retry);
@@ -231,6 +246,7 @@ void revalidation_start(struct revalidation *r)
 	r->missed = false;
 	r->clean = false;
 	r->walking = true;
+	r->checked_before = r->figures.checked;
 	r->figures.running = true;
 	uv_timer_stop(&r->retry);
 	uv_idle_start(&r->walker, walker_on_turn);

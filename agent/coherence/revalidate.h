@@ -22,9 +22,13 @@ struct revalidation_figures {
 	uint64_t checked, confirmed, removed, failed;
 };
 
-/* All borrowed for the life of the revalidation; `name` is copied: all of a tenant's entry names but the key. */
+/*
+ * All borrowed for the life of the revalidation; `name` is copied: all of a tenant's entry names but the key. What is
+ * confirmed lives at most *max_age_ms from then on; 0 = no cap.
+ */
 int revalidation_create(uv_loop_t *loop, struct hot *hot, struct store *store, const struct store_name *name,
-			uint32_t source_number, const struct rshm_source *source, struct revalidation **ret);
+			uint32_t source_number, const struct rshm_source *source, const uint64_t *max_age_ms,
+			struct revalidation **ret);
 
 /* Begins a pass, or begins anew if one runs. */
 void revalidation_start(struct revalidation *revalidation);

@@ -13,6 +13,7 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/cache/tags.h"
+#include "agent/store/keys.h"
 #include "agent/serve/serve_priv.h"
 
 struct entry_op *entry_create(struct worker *worker, struct serve_tenant *tenant)
@@ -49,13 +50,27 @@ static void count_end(struct entry_op *op)
 		op->tenant->counts.errors++;
 }
 
+/*
+ * Whether reads that came later may have the same answer: not if it may be older than they are by more than readers are
+ * promised, or was changed meanwhile.
+ */
+static bool may_share(const struct entry_op *op)
+{
+	const struct worker *worker = op->worker;
+
+	if (worker->coherence == STORE_SOLE)
+		return true;
+	return inflight_may_publish(worker->inflight, &op->inflight, op->version) &&
+	       clock_monotonic_ms() - op->asked_ms < worker->lease.lease_ms / 2;
+}
+
 void entry_complete(struct entry_op *op, int status, bool share)
 {
 	op->status = status;
 	count_end(op);
 	op->done(op);
 	if (op->entered)
-		inflight_leave(op->worker->inflight, &op->inflight, share);
+		inflight_leave(op->worker->inflight, &op->inflight, share && may_share(op));
 	release(op);
 }
 
@@ -117,6 +132,7 @@ struct store_name entry_store_name(const struct tenant *tenant)
 
 void entry_submit(struct entry_op *op, enum store_op what, store_done_fn *done)
 {
+	op->asked_ms = clock_monotonic_ms();
 	op->store = (struct store_request){
 		.op = what,
 		.name = entry_store_name(op->tenant->tenant),
@@ -129,7 +145,7 @@ void entry_submit(struct entry_op *op, enum store_op what, store_done_fn *done)
 		.deadline_ms = op->deadline_ms,
 		.head_bytes = ENVELOPE_HEAD_BYTES,
 		/* A copy that lives by max_age need not know what a foreign EXPIRE did to its key. */
-		.skip_remaining = op->worker->env->options.hot_max_age_ms != 0,
+		.skip_remaining = op->worker->max_age_ms != 0,
 		.done = done,
 		.context = op,
 	};
@@ -156,21 +172,24 @@ uint64_t entry_expiry_ms(const struct entry_op *op, uint64_t ttl_ms)
 
 uint64_t entry_hot_deadline(const struct entry_op *op, uint64_t expiry_ms)
 {
-	uint64_t max_age = op->worker->env->options.hot_max_age_ms;
-	uint64_t wall = clock_realtime_ms(), remaining = RSHM_NEVER;
+	uint64_t max_age = op->worker->max_age_ms;
+	uint64_t wall = clock_realtime_ms(), deadline = RSHM_NEVER;
 
 	if (expiry_ms)
-		remaining = expiry_ms > wall ? expiry_ms - wall : 0;
-	if (max_age && max_age < remaining)
-		remaining = max_age;
-	return remaining == RSHM_NEVER ? RSHM_NEVER : clock_monotonic_ms() + remaining;
+		deadline = clock_monotonic_ms() + (expiry_ms > wall ? expiry_ms - wall : 0);
+	/* Changes of long keys are told without the key (store_change). */
+	if (op->key_len > KEYS_PLAIN_MAX && op->worker->coherence == STORE_TRACKING)
+		max_age = op->worker->env->options.hot_max_age_ms < op->worker->lease.lease_ms
+				  ? op->worker->env->options.hot_max_age_ms
+				  : op->worker->lease.lease_ms;
+	if (max_age && op->asked_ms + max_age < deadline)
+		deadline = op->asked_ms + max_age;
+	return deadline;
 }
 
 uint64_t entry_epoch(const struct entry_op *op)
 {
-	const struct serve_environment *env = op->worker->env;
-
-	return rshm_source_epoch(&env->agent->sources[env->source]);
+	return rshm_source_epoch(watching_source(op->worker));
 }
 
 void entry_publish(struct entry_op *op, const void *metadata, size_t metadata_len, const void *value,
@@ -188,8 +207,9 @@ void entry_publish(struct entry_op *op, const void *metadata, size_t metadata_le
 		flags |= RSHM_FLAG_TAGGED;
 		status = tagging_hot_metadata(op->tags, metadata, metadata_len, &metadata, &metadata_len);
 	}
-	/* The source was fenced, or the tenant cleared, between question and answer: only the caller gets the result. */
-	if (status < 0 || op->epoch != entry_epoch(op) || op->store.name.generation != tenant->space.generation) {
+	/* Fenced, cleared, or changed by others between question and answer: only the caller gets the result. */
+	if (status < 0 || op->epoch != entry_epoch(op) || op->store.name.generation != tenant->space.generation ||
+	    (op->entered && !inflight_may_publish(op->worker->inflight, &op->inflight, op->version))) {
 		hot_remove(tenant->hot, op->key, op->key_len);
 		return;
 	}
@@ -201,7 +221,7 @@ void entry_publish(struct entry_op *op, const void *metadata, size_t metadata_le
 		.key_len = (uint16_t)op->key_len,
 		.metadata_len = (uint16_t)metadata_len,
 		.version = op->version,
-		.control_a = rshm_control_a(flags, op->worker->env->source, op->epoch),
+		.control_a = rshm_control_a(flags, op->worker->index, op->epoch),
 		.control_b = entry_hot_deadline(op, op->expiry_ms),
 	};
 	(void)hot_put(tenant->hot, &item);

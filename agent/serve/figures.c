@@ -200,6 +200,7 @@ static void snapshot(struct worker *worker)
 		totals->revalidated += figures.confirmed;
 		totals->revalidation_removed += figures.removed;
 	}
+	totals->coherence = watching_report(worker);
 	totals->loads = loading_keys(worker->loading);
 	totals->loads_waiting = loading_waiting(worker->loading);
 	totals->has_spill = worker->spill != NULL;

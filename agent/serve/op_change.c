@@ -93,7 +93,7 @@ static void touch_on_stored(struct store_request *request)
 		uint64_t deadline = entry_hot_deadline(op, op->expiry_ms);
 
 		/* A copy that lives by max_age keeps its age: touching proves nothing about its value. */
-		if (op->worker->env->options.hot_max_age_ms && item.control_b < deadline)
+		if (op->worker->max_age_ms && item.control_b < deadline)
 			deadline = item.control_b;
 		(void)hot_patch(hot, op->key, op->key_len, item.version, item.control_a, deadline);
 	} else if (request->status == RSHM_MISS || request->status == RSHM_E_UNKNOWN) {

@@ -225,6 +225,17 @@ static void load_tagged(struct entry_op *op)
 		tagging_resolve(op, false, load_on_tags);
 }
 
+/* What we write from now on is newer than what we have read, whatever our clock says. */
+static void observe_version(const struct worker *worker, uint64_t version)
+{
+	static struct log_limit limit = LOG_LIMIT(1, 60000);
+
+	if (version > hlc_last(worker->env->hlc) && !hlc_observe(worker->env->hlc, version))
+		log_limited(
+			&limit, LOG_LEVEL_WARN, "serve",
+			"an entry is from the future by more than an hour: the clock of this host or of its writer is wrong");
+}
+
 static void load_on_stored(struct store_request *request)
 {
 	struct entry_op *op = request->context;
@@ -242,6 +253,7 @@ static void load_on_stored(struct store_request *request)
 		return;
 	}
 	op->version = op->found_version = view.head.version;
+	observe_version(op->worker, view.head.version);
 	set_remaining(op, view.head.expiry_ms);
 	if (view.head.flags & ENVELOPE_FLAG_TOMBSTONE || op->remaining_ms == 0) {
 		op->found_version = 0;

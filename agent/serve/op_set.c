@@ -146,7 +146,7 @@ static void put_negative(struct entry_op *op)
 		.key = op->key,
 		.key_len = (uint16_t)op->key_len,
 		.version = hlc_next(op->worker->env->hlc),
-		.control_a = rshm_control_a(RSHM_FLAG_NEGATIVE, op->worker->env->source, entry_epoch(op)),
+		.control_a = rshm_control_a(RSHM_FLAG_NEGATIVE, op->worker->index, entry_epoch(op)),
 		.control_b = entry_hot_deadline(op, op->expiry_ms ? op->expiry_ms : clock_realtime_ms()),
 	};
 

@@ -32,7 +32,8 @@ struct serve_options {
 	uint32_t piece_timeout_ms; /* between two pieces of a body or an answer */
 	uint64_t max_entry_bytes;  /* of a value */
 	uint32_t inflight_max;     /* operations per worker */
-	uint64_t hot_max_age_ms;   /* 0 = no cap; else hot copies live no longer (no feed proves them) */
+	uint64_t hot_max_age_ms;   /* hot copies of what others may change untold live no longer */
+	uint64_t lease_ms;         /* readers' trust in shared memory after the last proof */
 	uint64_t slow_ns;          /* slower requests are logged; 0 = never */
 	uint64_t target_ns;        /* slower ones are counted */
 	struct envelope_compression compression;
@@ -55,7 +56,6 @@ struct serve_environment {
 	struct tenant_registry *tenants;
 	const struct hot_environment *hot;
 	struct rshm_agent *agent; /* sources and figures; each figure has one writer */
-	uint32_t source;          /* number of the store's source */
 	struct hlc *hlc;
 	uint32_t writer_id;
 	struct dictionary_registry *dictionaries;
@@ -111,8 +111,8 @@ bool worker_connect(struct worker *worker, const struct worker_client *client);
 bool worker_locate(struct worker *worker, const struct tenant *tenant, char ret_name[RSHM_NAME_MAX],
 		   uint64_t *ret_size);
 
-/* Checks every hot entry against the store again (after the source was fenced). Any thread. */
-void worker_revalidate(struct worker *worker);
+/* The machine slept: every hot entry is unverified until it was compared with the store. Any thread, may block shortly. */
+void worker_slept(struct worker *worker);
 
 /* Another eviction policy for a tenant of this worker, soon. Any thread. */
 void worker_set_eviction(struct worker *worker, const struct tenant *tenant, enum hot_policy eviction);
@@ -145,6 +145,13 @@ struct worker_report {
 	uint64_t staging_bytes, staging_refused;
 	bool revalidating;
 	uint64_t revalidated, revalidation_removed;
+	struct coherence_report {
+		enum store_coherence mode;
+		bool known; /* what the backend can do */
+		uint64_t epoch, lease_remaining_ms, max_age_ms;
+		uint64_t changes, checks, checks_pending,
+			fences; /* of others; that may be ours; now; since the start */
+	} coherence;
 	uint32_t loads, loads_waiting; /* keys being loaded by clients, and fetches that wait for them */
 	bool has_spill;
 	struct spill_figures spill;

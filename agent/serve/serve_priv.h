@@ -9,6 +9,7 @@
 #include "agent/cache/accesses.h"
 #include "agent/cache/inflight.h"
 #include "agent/cache/loading.h"
+#include "agent/coherence/lease.h"
 #include "agent/coherence/revalidate.h"
 #include "agent/serve/serve.h"
 #include "shm/channel.h"
@@ -67,6 +68,7 @@ struct entry_op {
 	uint64_t expiry_ms; /* wall clock */
 	uint64_t control_b;
 	bool entered;
+	uint64_t asked_ms; /* when the store was asked last */
 	/* result, lent during `done` */
 	int status;
 	uint32_t answer_flags;
@@ -184,10 +186,12 @@ struct space {
 	struct serve_tenant *tenant;
 	struct store *backend;
 	uint64_t generation, swept; /* 0 = not known yet */
-	uint64_t known_at_ms, retry_at_ms, max_age_ms;
+	uint64_t known_at_ms, retry_at_ms;
+	uint64_t doubts, asked_doubts; /* changes told; of these, before the last question */
+	uint32_t held;                 /* of the lease, while doubted */
 	struct store_request *waiting;
 	uint32_t waiting_count, waiting_max;
-	bool asking, closing;
+	bool asking, closing, doubted;
 	struct store_request question;
 };
 
@@ -204,6 +208,7 @@ struct serve_tenant {
 	struct warm_counts warmed;
 	struct tag_epochs *tag_epochs;
 	struct revalidation *revalidation;
+	bool verify_due;              /* a revalidation begins when the generation is known */
 	struct rshm_figures *figures; /* in the agent object */
 	struct serve_counts counts;
 	struct histogram hit_ns;
@@ -294,6 +299,15 @@ struct worker {
 	struct inflight *inflight;
 	struct loading *loading;
 	struct spill *spill; /* NULL = off */
+	/* what others change (watching.c) */
+	struct lease lease;
+	enum store_coherence coherence;
+	bool coherence_known;
+	bool clean;          /* no entry of an older epoch is left */
+	bool warming_begun;
+	uint64_t max_age_ms; /* of hot copies; 0 = no cap */
+	uint64_t changes, checks, fences;
+	struct serve_tenant **by_name; /* tenants by id */
 	/* loop */
 	struct mailbox mailbox;
 	uv_prepare_t prepare;
@@ -321,12 +335,25 @@ struct worker {
 	struct worker_report snapshot;
 };
 
+/* watching.c */
+/* Begins to hear of foreign changes; the tenants are open. RSHM_E_NOMEM. */
+int watching_begin(struct worker *worker);
+void watching_tick(struct worker *worker, uint64_t now_ms);
+/* The machine slept: nothing is known of what happened meanwhile. */
+void watching_slept(struct worker *worker);
+/* The store is closed. */
+void watching_end(struct worker *worker);
+struct coherence_report watching_report(const struct worker *worker);
+/* The source of all that this worker publishes. */
+struct rshm_source *watching_source(const struct worker *worker);
+
 /* space.c */
-void space_init(struct space *space, struct serve_tenant *tenant, struct store *backend, uint64_t max_age_ms,
-		uint32_t waiting_max);
+void space_init(struct space *space, struct serve_tenant *tenant, struct store *backend, uint32_t waiting_max);
 /* Takes up what the backend says; another generation than before empties the hot tier. */
 void space_set_generation(struct space *space, uint64_t generation, uint64_t swept);
 void space_tick(struct space *space, uint64_t now_ms);
+/* Another agent may have made a generation: asks for it. Readers' trust is not extended until the answer is there. */
+void space_doubt(struct space *space);
 /* Answers what waits with RSHM_E_CLOSED. */
 void space_stop(struct space *space);
 

@@ -4,7 +4,8 @@
  * `clear` removes all entries of a tenant in one step by making another generation the present one; what the old ones still
  * hold is swept in the background. Which generation is in force stands in the backend, because all agents must agree; until
  * it is known, requests wait here, each at most until its deadline. Where other agents share the backend it is asked for
- * again every hot_max_age_ms, so that their `clear` reaches our hot copies no later than any other foreign change.
+ * again whenever the backend tells of a change (space_doubt(); the lease waits for the answer), or, where nothing is told,
+ * twice in hot_max_age_ms, so that their `clear` reaches our hot copies no later than any other foreign change.
  *
  * Callers leave name.generation at 0; a number there is taken as it is (the sweep's).
  */
@@ -76,6 +77,22 @@ void space_set_generation(struct space *space, uint64_t generation, uint64_t swe
 		sweep_start(space->tenant);
 }
 
+static void ask(struct space *space);
+
+/* The answer is as new as the last doubt. */
+static void end_doubt(struct space *space)
+{
+	struct serve_tenant *tenant = space->tenant;
+
+	if (space->doubted)
+		lease_end_check(&tenant->worker->lease, space->held);
+	space->doubted = false;
+	if (tenant->verify_due && !space->closing) {
+		tenant->verify_due = false;
+		revalidation_start(tenant->revalidation);
+	}
+}
+
 static void generation_on_known(struct store_request *request)
 {
 	struct space *space = request->context;
@@ -84,6 +101,10 @@ static void generation_on_known(struct store_request *request)
 	if (request->status == RSHM_OK) {
 		space_set_generation(space, request->generation, request->swept);
 		release_waiting(space, RSHM_OK);
+		if (space->asked_doubts == space->doubts)
+			end_doubt(space);
+		else
+			ask(space);
 		return;
 	}
 	space->retry_at_ms = clock_monotonic_ms() + RETRY_MS;
@@ -98,6 +119,7 @@ static void ask(struct space *space)
 	if (space->asking || space->closing)
 		return;
 	space->asking = true;
+	space->asked_doubts = space->doubts;
 	space->question = (struct store_request){
 		.op = STORE_GENERATION,
 		.name = entry_store_name(space->tenant->tenant),
@@ -110,6 +132,7 @@ static void ask(struct space *space)
 
 void space_tick(struct space *space, uint64_t now_ms)
 {
+	uint64_t max_age_ms = space->tenant->worker->max_age_ms;
 	struct store_request **link = &space->waiting;
 
 	while (*link) {
@@ -125,9 +148,20 @@ void space_tick(struct space *space, uint64_t now_ms)
 		/* `done` may have changed the list. */
 		link = &space->waiting;
 	}
-	if (!space->generation ? now_ms >= space->retry_at_ms
-			       : space->max_age_ms && now_ms - space->known_at_ms >= space->max_age_ms / 2)
+	if (!space->generation || space->doubted ? now_ms >= space->retry_at_ms
+						 : max_age_ms && now_ms - space->known_at_ms >= max_age_ms / 2)
 		ask(space);
+}
+
+void space_doubt(struct space *space)
+{
+	if (space->closing)
+		return;
+	space->doubts++;
+	if (!space->doubted)
+		space->held = lease_begin_check(&space->tenant->worker->lease);
+	space->doubted = true;
+	ask(space);
 }
 
 static void space_submit(struct store *store, struct store_request *request)
@@ -155,14 +189,12 @@ static void space_status(struct store *store, struct store_status *ret)
 
 static const struct store_ops space_ops = {.name = "space", .submit = space_submit, .status = space_status};
 
-void space_init(struct space *space, struct serve_tenant *tenant, struct store *backend, uint64_t max_age_ms,
-		uint32_t waiting_max)
+void space_init(struct space *space, struct serve_tenant *tenant, struct store *backend, uint32_t waiting_max)
 {
 	*space = (struct space){
 		.base = {.ops = &space_ops},
 		.tenant = tenant,
 		.backend = backend,
-		.max_age_ms = max_age_ms,
 		.waiting_max = waiting_max,
 	};
 }

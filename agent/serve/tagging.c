@@ -193,8 +193,8 @@ static void resolve_next(struct entry_tags *t)
 		const struct tag *tag = &t->tags.items[t->next];
 
 		t->stamps[t->next] = tag_epochs_stamp(op->tenant->tag_epochs, tag);
-		if (tag_epochs_get(op->tenant->tag_epochs, tag, clock_monotonic_ms(),
-				   op->worker->env->options.hot_max_age_ms, &known)) {
+		if (tag_epochs_get(op->tenant->tag_epochs, tag, clock_monotonic_ms(), op->worker->max_age_ms,
+				   &known)) {
 			t->epochs[t->next++] = known.epoch;
 			continue;
 		}

@@ -123,7 +123,7 @@ void warming_begin(struct serve_tenant *tenant)
 	int status;
 
 	hot_figures(tenant->hot, &figures);
-	if (!options->warm_at_start || figures.adopted || options->hot_max_age_ms || !path_of(tenant, path))
+	if (!options->warm_at_start || figures.adopted || !path_of(tenant, path))
 		return;
 	w = calloc(1, sizeof(*w));
 	if (!w)

@@ -86,7 +86,7 @@ static void drop_on_reclaim(void *context, const struct rshm_item *item, uint64_
 {
 	struct serve_tenant *tenant = context;
 	uint64_t now_ms = clock_monotonic_ms();
-	bool expired = now_ms >= item->control_b && !tenant->worker->env->options.hot_max_age_ms;
+	bool expired = now_ms >= item->control_b && !tenant->worker->max_age_ms;
 	enum eviction_reason reason = EVICTION_CAPACITY;
 
 	(void)position;
@@ -226,6 +226,7 @@ static void tick_on_timer(uv_timer_t *timer)
 	struct worker *worker = timer->data;
 	uint64_t now_ms = clock_monotonic_ms();
 
+	watching_tick(worker, now_ms);
 	loading_tick(worker->loading, now_ms);
 	for (size_t i = 0; i < worker->tenant_count; i++) {
 		space_tick(&worker->tenants[i].space, now_ms);
@@ -325,7 +326,7 @@ static void drain_on_timer(uv_timer_t *timer)
 enum worker_order {
 	ORDER_CONNECT,
 	ORDER_STOP,
-	ORDER_REVALIDATE,
+	ORDER_SLEPT,
 	ORDER_EVICTION,
 	ORDER_RESET_EVICTIONS,
 	ORDER_DICTIONARY,
@@ -392,9 +393,9 @@ static void order_on_arrival(struct mailbox_message *message)
 		for (size_t i = 0; i < worker->tenant_count; i++)
 			evictions_reset(worker->tenants[i].evictions, clock_monotonic_ms());
 		break;
-	case ORDER_REVALIDATE:
-		for (size_t i = 0; i < worker->tenant_count && !worker->closing; i++)
-			revalidation_start(worker->tenants[i].revalidation);
+	case ORDER_SLEPT:
+		if (!worker->closing)
+			watching_slept(worker);
 		break;
 	}
 	free(order);
@@ -450,7 +451,7 @@ static int open_tenant(struct worker *worker, struct serve_tenant *st, const str
 	st->accesses = accesses_create();
 	if (!st->tag_epochs || !st->evictions || !st->accesses)
 		return RSHM_E_NOMEM;
-	space_init(&st->space, st, worker->store, env->options.hot_max_age_ms, env->options.inflight_max);
+	space_init(&st->space, st, worker->store, env->options.inflight_max);
 	histogram_init(&st->hit_ns);
 	(void)hot_open(env->hot, &settings, &worker->loop, adoption_for(worker, tenant), &st->hot);
 	if (!st->hot)
@@ -460,8 +461,8 @@ static int open_tenant(struct worker *worker, struct serve_tenant *st, const str
 	if (spilling_create(st, worker->spill) < 0 || dictionaries_create(st) < 0)
 		return RSHM_E_NOMEM;
 	st->figures = rshm_agent_tenants(env->agent) + worker->tenant_figures_first;
-	return revalidation_create(&worker->loop, st->hot, &st->space.base, &name, env->source,
-				   &env->agent->sources[env->source], &st->revalidation);
+	return revalidation_create(&worker->loop, st->hot, &st->space.base, &name, worker->index,
+				   watching_source(worker), &worker->max_age_ms, &st->revalidation);
 }
 
 static void begin_tenant_figures(struct serve_tenant *st, size_t index)
@@ -525,6 +526,8 @@ static int open_worker(struct worker *worker)
 					 worker->start_error, sizeof(worker->start_error));
 	if (status == RSHM_OK)
 		status = open_tenants(worker);
+	if (status == RSHM_OK)
+		status = watching_begin(worker);
 	return status;
 }
 
@@ -574,8 +577,6 @@ static void *worker_main(void *argument)
 		uv_check_start(&worker->check, check_on_turn);
 		uv_timer_start(&worker->timer, figures_on_timer, FIGURES_MS, FIGURES_MS);
 		uv_timer_start(&worker->tick, tick_on_timer, 0, TICK_MS);
-		for (size_t i = 0; i < worker->tenant_count; i++)
-			warming_begin(&worker->tenants[i]);
 		figures_publish(worker);
 		tell_started(worker, RSHM_OK);
 		uv_run(&worker->loop, UV_RUN_DEFAULT);
@@ -585,6 +586,7 @@ static void *worker_main(void *argument)
 		for (size_t i = 0; i < worker->tenant_count; i++)
 			close_tenant(&worker->tenants[i]);
 		free_pools(worker);
+		watching_end(worker);
 		free(worker->tenants);
 	} else {
 		/* The process ends with this error; the half-open loop goes with it. */
@@ -665,12 +667,12 @@ bool worker_locate(struct worker *worker, const struct tenant *tenant, char ret_
 	return false;
 }
 
-void worker_revalidate(struct worker *worker)
+void worker_slept(struct worker *worker)
 {
-	struct order order = {.what = ORDER_REVALIDATE};
+	struct order order = {.what = ORDER_SLEPT};
 
-	if (!post(worker, &order))
-		log_warn("serve", "worker %u is too busy to revalidate now", worker->index);
+	while (!post(worker, &order))
+		usleep(1000); /* as worker_stop() */
 }
 
 void worker_report(struct worker *worker, struct worker_report *ret)

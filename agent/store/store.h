@@ -156,7 +156,10 @@ struct store_change {
  * a request may come before or after a change that was made before or after it.
  */
 struct store_watcher {
-	/* What will be told from now on. Until the first call: STORE_TTL. After STORE_TRACKING always `fenced` as well. */
+	/*
+	 * What will be told from now on. Not known before the first call, which may come from inside store_watch(): then nothing is
+	 * told. After STORE_TRACKING always `fenced` as well.
+	 */
 	void (*mode)(void *context, enum store_coherence mode);
 	/*
 	 * Changes up to this moment may have gone untold: what was asked of the store before, answered or not, proves nothing.

@@ -73,6 +73,9 @@ static void print_coherence(const json_t *d)
 	       ctl_u64(c, "epoch"));
 	if (ctl_u64(c, "max_age_ms") > 0)
 		printf(", hot copies live at most %s", ctl_span(age, ctl_u64(c, "max_age_ms")));
+	if (ctl_u64(c, "fences") > 0 || ctl_u64(c, "changes") > 0)
+		printf(", %" PRIu64 " foreign changes, %" PRIu64 " fences", ctl_u64(c, "changes"),
+		       ctl_u64(c, "fences"));
 	printf("%s\n", yes(c, "revalidating", ", revalidating", ""));
 }
 

@@ -54,6 +54,8 @@ static int both_start(void **state, bool redis)
 	settings[n] = NULL;
 	if (agent_process_start(&f->agent, settings) < 0)
 		return -1;
+	if (!e2e_await_trust(&f->agent))
+		return -1;
 	return e2e_open(&f->agent, NULL, 5000, &f->handle) == RIPTIDE_OK ? 0 : -1;
 }
 

@@ -409,6 +409,7 @@ static void warming_brings_entries_into_shared_memory(void **state)
 	}
 	assert_int_equal(agent_process_kill(&f->agent, SIGTERM), 0);
 	assert_int_equal(agent_process_restart(&f->agent), 0);
+	assert_true(e2e_await_trust(&f->agent));
 	assert_int_equal(riptide_warm(f->handle, items, 600, &warmed), RIPTIDE_OK);
 	assert_int_equal(warmed.total, 600);
 	assert_int_equal(warmed.loaded, 500);
@@ -436,6 +437,7 @@ static void warming_by_prefix_takes_what_begins_with_it(void **state)
 	snprintf(f->url, sizeof(f->url), "%s/hot/default", f->agent.state_dir);
 	(void)unlink(f->url);
 	assert_int_equal(agent_process_restart(&f->agent), 0);
+	assert_true(e2e_await_trust(&f->agent));
 	assert_int_equal(riptide_warm_prefix(f->handle, "warm:", 5, &warmed), RIPTIDE_OK);
 	assert_int_equal(warmed.loaded, 200);
 	assert_int_equal(warmed.total, 200);

@@ -29,10 +29,11 @@ struct fixture {
 	char url[160];
 };
 
-static int start_agent(struct fixture *f)
+static int start_agent(struct fixture *f, const char *mode)
 {
 	const char *settings[] = {"agent.backend=redis",
 				  f->url,
+				  mode,
 				  "redis.command_timeout_ms=500",
 				  "redis.retry_attempts=1",
 				  "redis.retry_max_delay_ms=200",
@@ -50,7 +51,19 @@ static int setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	*state = f;
-	return redis_server_start(&f->server, NULL) < 0 ? -1 : start_agent(f);
+	if (redis_server_start(&f->server, NULL) < 0 || start_agent(f, "coherence.mode=tracking") < 0)
+		return -1;
+	return e2e_await_trust(&f->agent) ? 0 : -1;
+}
+
+static int setup_ttl(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	*state = f;
+	if (redis_server_start(&f->server, NULL) < 0 || start_agent(f, "coherence.mode=ttl") < 0)
+		return -1;
+	return e2e_await_trust(&f->agent) ? 0 : -1;
 }
 
 static int setup_without_server(void **state)
@@ -58,7 +71,7 @@ static int setup_without_server(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	*state = f;
-	return redis_server_prepare(&f->server) < 0 ? -1 : start_agent(f);
+	return redis_server_prepare(&f->server) < 0 ? -1 : start_agent(f, "coherence.mode=auto");
 }
 
 static int teardown(void **state)
@@ -129,8 +142,29 @@ static void hot_reads_do_not_reach_the_server(void **state)
 		assert_int_equal(e2e_check(f->handle, "hot", "copy", &info), RIPTIDE_OK);
 	assert_true(info.flags & RIPTIDE_HOT);
 	e2e_text(&f->agent, "coherence.mode", mode, sizeof(mode));
+	assert_string_equal(mode, "tracking");
+	assert_int_equal(e2e_number(&f->agent, "coherence.max_age_ms"), 0);
+	/* They last, too. */
+	e2e_pause_ms(1500);
+	assert_int_equal(e2e_check(f->handle, "hot", "copy", &info), RIPTIDE_OK);
+	assert_int_equal(info.flags & (RIPTIDE_HOT | RIPTIDE_STALE), RIPTIDE_HOT);
+}
+
+static void without_tracking_hot_copies_live_by_their_age(void **state)
+{
+	struct fixture *f = *state;
+	struct riptide_info info = {.flags = 0};
+	char mode[16];
+
+	e2e_text(&f->agent, "coherence.mode", mode, sizeof(mode));
 	assert_string_equal(mode, "ttl");
 	assert_int_equal(e2e_number(&f->agent, "coherence.max_age_ms"), 1000);
+	assert_int_equal(e2e_put(f->handle, "hot", "copy"), RIPTIDE_OK);
+	assert_int_equal(e2e_check(f->handle, "hot", "copy", &info), RIPTIDE_OK);
+	assert_int_equal(info.flags & (RIPTIDE_HOT | RIPTIDE_STALE), RIPTIDE_HOT);
+	e2e_pause_ms(1200);
+	assert_int_equal(e2e_check(f->handle, "hot", "copy", &info), RIPTIDE_OK);
+	assert_false(info.flags & RIPTIDE_HOT);
 }
 
 static void large_values_and_batches_go_through(void **state)
@@ -323,6 +357,27 @@ static void a_server_killed_under_load_comes_back(void **state)
 	munmap(load.counts, sizeof(*load.counts));
 }
 
+static void without_the_server_tracked_copies_are_marked(void **state)
+{
+	struct fixture *f = *state;
+	struct riptide_info info;
+	uint64_t began;
+
+	assert_int_equal(e2e_put(f->handle, "survivor", "alive"), RIPTIDE_OK);
+	assert_int_equal(e2e_check(f->handle, "survivor", "alive", &info), RIPTIDE_OK);
+	assert_int_equal(info.flags & (RIPTIDE_HOT | RIPTIDE_STALE), RIPTIDE_HOT);
+	redis_server_kill(&f->server);
+	/* The agent notices the loss at once; without it the lease would end. */
+	began = e2e_now_ms();
+	do
+		assert_int_equal(e2e_check(f->handle, "survivor", "alive", &info), RIPTIDE_OK);
+	while (!(info.flags & RIPTIDE_STALE) && e2e_now_ms() - began < 3000);
+	assert_true(info.flags & RIPTIDE_STALE);
+	assert_int_equal(redis_server_restart(&f->server), 0);
+	/* The server came back without it: the copy is compared, and goes. */
+	assert_int_equal(e2e_await_check(f->handle, "survivor", "alive", RIPTIDE_MISS, 10000), RIPTIDE_MISS);
+}
+
 static void hot_reads_go_on_without_the_server_for_max_age(void **state)
 {
 	struct fixture *f = *state;
@@ -405,13 +460,15 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(entries_stand_under_readable_keys),
 		CASE(hot_reads_do_not_reach_the_server),
+		cmocka_unit_test_setup_teardown(without_tracking_hot_copies_live_by_their_age, setup_ttl, teardown),
 		CASE(large_values_and_batches_go_through),
 		CASE(a_foreign_change_is_seen_after_max_age),
 		CASE(an_envelope_of_another_key_is_not_returned),
 		CASE(bytes_that_are_no_envelope_are_not_returned),
 		cmocka_unit_test_setup_teardown(an_absent_server_is_told_and_waited_for, setup_without_server,
 						teardown),
-		CASE(hot_reads_go_on_without_the_server_for_max_age),
+		cmocka_unit_test_setup_teardown(hot_reads_go_on_without_the_server_for_max_age, setup_ttl, teardown),
+		CASE(without_the_server_tracked_copies_are_marked),
 		CASE(a_hanging_server_costs_a_deadline),
 		CASE(a_restarted_agent_finds_its_entries_again),
 		CASE(a_server_killed_under_load_comes_back),

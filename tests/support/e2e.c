@@ -159,6 +159,11 @@ int64_t e2e_await(const struct agent_process *agent, const char *path, int64_t l
 	return number;
 }
 
+bool e2e_await_trust(const struct agent_process *agent)
+{
+	return e2e_await(agent, "coherence.lease_remaining_ms", 1, 10000) > 0;
+}
+
 bool e2e_await_exactly(const struct agent_process *agent, const char *path, int64_t wanted, long patience_ms)
 {
 	uint64_t until = e2e_now_ms() + (uint64_t)patience_ms;

@@ -42,6 +42,8 @@ int64_t e2e_number(const struct agent_process *agent, const char *path);
 void e2e_text(const struct agent_process *agent, const char *path, char *buffer, size_t size);
 /* Waits until the number is `least` or more. Returns the last one seen. */
 int64_t e2e_await(const struct agent_process *agent, const char *path, int64_t least, long patience_ms);
+/* Waits until readers may trust what is hot: the agent has its first proof. False: not within 10 s. */
+bool e2e_await_trust(const struct agent_process *agent);
 /* Waits until the number is exactly `wanted`. */
 bool e2e_await_exactly(const struct agent_process *agent, const char *path, int64_t wanted, long patience_ms);
 

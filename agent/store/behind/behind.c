@@ -230,11 +230,22 @@ void behind_figures(const struct store *base, struct behind_figures *ret)
 	ret->files_aside += store->journal.files_aside;
 }
 
+/* What the inner store tells goes straight to the caller, who hears from flush.c, too. */
+static void behind_watch(struct store *base, const struct store_watcher *watcher)
+{
+	struct behind_store *store = behind_store_of(base);
+
+	store->watcher = *watcher;
+	if (!store_watch(store->inner, watcher))
+		watcher->mode(watcher->context, STORE_SOLE);
+}
+
 static const struct store_ops behind_ops = {
 	.name = "behind",
 	.submit = behind_submit,
 	.status = behind_status,
 	.close = behind_close,
+	.watch = behind_watch,
 	.reload = behind_reload_inner,
 };
 

@@ -109,7 +109,8 @@ struct behind_store {
 	/* set once */
 	uv_loop_t *loop;
 	struct store *inner;
-	struct behind_config config; /* live options change; `folder` is not kept */
+	struct store_watcher watcher; /* of the caller; zeroed: none */
+	struct behind_config config;  /* live options change; `folder` is not kept */
 	/* modules */
 	struct journal journal;
 	struct behind_table table;

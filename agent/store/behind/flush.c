@@ -366,6 +366,23 @@ static void record_failed(struct behind_store *store, struct behind_entry *entry
 		queue_insert(store, entry, store->queue_last);
 }
 
+/* Somebody else has written something newer: copies of what was accepted are copies of nothing. */
+static void tell_superseded(const struct behind_store *store, const struct store_name *name)
+{
+	const struct store_change change = {
+		.kind = STORE_CHANGED_ENTRY,
+		.tenant = name->tenant,
+		.tenant_len = strlen(name->tenant),
+		.generation = name->generation,
+		.space = name->space,
+		.key = name->key,
+		.key_len = name->key_len,
+	};
+
+	if (store->watcher.changed)
+		store->watcher.changed(store->watcher.context, &change);
+}
+
 static void flight_on_done(struct store_request *request)
 {
 	struct behind_flight *flight = request->context;
@@ -382,10 +399,12 @@ static void flight_on_done(struct store_request *request)
 	entry->flying = NULL;
 	if (status >= 0) {
 		store->failures = 0;
-		if (status == RSHM_CONFLICT)
+		if (status == RSHM_CONFLICT) {
 			store->counts.conflicts++;
-		else
+			tell_superseded(store, &request->name);
+		} else {
 			store->counts.flushed++;
+		}
 		record_settle(store, entry, record);
 	} else if (status == RSHM_E_INVALID || status == RSHM_E_TOOBIG || status == RSHM_E_UNSUPPORTED ||
 		   status == RSHM_E_FORMAT) {

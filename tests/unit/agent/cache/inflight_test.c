@@ -209,6 +209,64 @@ static void full_table_refuses(void **state)
 		inflight_leave(table, &ops[i].base, false);
 }
 
+/* ---- what others change ---------------------------------------------------------------------------------------- */
+
+static void a_change_stops_only_the_operation_whose_turn_it_is(void **state)
+{
+	struct op a = make("k", 'a', true), b = make("k", 'b', true), other = make("l", 'o', true);
+
+	(void)state;
+	inflight_enter(table, &a.base);
+	inflight_enter(table, &b.base);
+	inflight_enter(table, &other.base);
+	assert_true(inflight_may_publish(table, &a.base, 1));
+	inflight_mark(table, &table, "k", 1);
+	inflight_mark(table, &table, "nobody", 6);
+	inflight_mark(table, &a, "l", 1); /* of another tenant */
+	assert_false(inflight_may_publish(table, &a.base, 1));
+	assert_true(inflight_may_publish(table, &other.base, 1));
+	inflight_leave(table, &a.base, false);
+	assert_true(inflight_may_publish(table, &b.base, 1));
+	inflight_leave(table, &b.base, false);
+	inflight_leave(table, &other.base, false);
+}
+
+static void a_change_of_everything_stops_all_that_have_begun(void **state)
+{
+	struct op a = make("k", 'a', true), b = make("k", 'b', true), other = make("l", 'o', true);
+
+	(void)state;
+	inflight_enter(table, &a.base);
+	inflight_enter(table, &b.base);
+	inflight_mark_all(table);
+	inflight_enter(table, &other.base);
+	assert_false(inflight_may_publish(table, &a.base, 1));
+	assert_true(inflight_may_publish(table, &other.base, 1));
+	inflight_leave(table, &a.base, false);
+	assert_true(inflight_may_publish(table, &b.base, 1));
+	inflight_leave(table, &b.base, false);
+	inflight_leave(table, &other.base, false);
+}
+
+static void a_version_that_was_seen_lets_only_that_one_be_published(void **state)
+{
+	struct op a = make("k", 'a', false);
+
+	(void)state;
+	inflight_note_version(table, &table, "k", 1, 3); /* nobody is there */
+	inflight_enter(table, &a.base);
+	assert_true(inflight_may_publish(table, &a.base, 5));
+	inflight_note_version(table, &table, "k", 1, 5);
+	assert_true(inflight_may_publish(table, &a.base, 5));
+	assert_false(inflight_may_publish(table, &a.base, 4));
+	inflight_note_version(table, &table, "k", 1, 5);
+	assert_true(inflight_may_publish(table, &a.base, 5));
+	inflight_note_version(table, &table, "k", 1, 6);
+	assert_false(inflight_may_publish(table, &a.base, 5));
+	assert_false(inflight_may_publish(table, &a.base, 6));
+	inflight_leave(table, &a.base, false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -222,6 +280,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(long_line_of_operations_that_end_at_once_needs_no_stack, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(full_table_refuses, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_change_stops_only_the_operation_whose_turn_it_is, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_change_of_everything_stops_all_that_have_begun, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_version_that_was_seen_lets_only_that_one_be_published, setup,
+						teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

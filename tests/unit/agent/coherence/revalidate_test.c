@@ -33,6 +33,7 @@ struct fixture {
 	struct hot *hot;
 	struct revalidation *revalidation;
 	uint32_t answers, closed;
+	uint64_t max_age_ms;
 };
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *where)
@@ -84,7 +85,8 @@ static int setup(void **state)
 	if (hot_open(&f->environment, &f->settings, &f->loop, NULL, &f->hot) < 0)
 		return -1;
 	*state = f;
-	return revalidation_create(&f->loop, f->hot, f->store, &f->name, 0, &f->sources[0], &f->revalidation);
+	return revalidation_create(&f->loop, f->hot, f->store, &f->name, 0, &f->sources[0], &f->max_age_ms,
+				   &f->revalidation);
 }
 
 static void on_closed(void *context)
