@@ -69,6 +69,11 @@ static int namespace_check(const struct store_name *name)
 	return name_check(&some);
 }
 
+static bool is_tenant_character(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+}
+
 static bool tenant_is_valid(const char *tenant)
 {
 	size_t length = 0;
@@ -76,9 +81,7 @@ static bool tenant_is_valid(const char *tenant)
 	if (tenant == NULL)
 		return false;
 	for (; tenant[length] != '\0'; length++) {
-		char c = tenant[length];
-
-		if (length == RSHM_TENANT_MAX || !((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'))
+		if (length == RSHM_TENANT_MAX || !is_tenant_character(tenant[length]))
 			return false;
 	}
 	return length > 0;
@@ -192,6 +195,102 @@ enum keys_form keys_redis_form(const struct keys_options *options, const struct 
 		return KEYS_FOREIGN;
 	*ret_key_at = at + 1;
 	return text[at] == ':' ? KEYS_PLAIN : KEYS_HASHED;
+}
+
+/* Takes a decimal number as it is printed, at most `most`, from *text. */
+static bool take_number(const char **text, const char *end, uint64_t most, uint64_t *ret)
+{
+	const char *p = *text;
+	uint64_t number = 0;
+
+	for (; p < end && *p >= '0' && *p <= '9'; p++) {
+		uint64_t digit = (uint64_t)(*p - '0');
+
+		if ((number == 0 && p > *text) || number > (most - digit) / 10)
+			return false;
+		number = number * 10 + digit;
+	}
+	if (p == *text)
+		return false;
+	*text = p;
+	*ret = number;
+	return true;
+}
+
+static bool take_text(const char **text, const char *end, const char *wanted)
+{
+	size_t length = strlen(wanted);
+
+	if ((size_t)(end - *text) < length || memcmp(*text, wanted, length) != 0)
+		return false;
+	*text += length;
+	return true;
+}
+
+/* The tenant and its shard, up to the colon behind the braces. */
+static bool take_tenant(const struct keys_options *options, const char **text, const char *end,
+			struct keys_parsed *ret)
+{
+	uint64_t version, shard;
+
+	if (!take_text(text, end, options->prefix) || !take_text(text, end, ":v") ||
+	    !take_number(text, end, UINT32_MAX, &version) || version != options->version ||
+	    !take_text(text, end, ":{"))
+		return false;
+	ret->tenant = *text;
+	while (*text < end && is_tenant_character(**text))
+		(*text)++;
+	ret->tenant_len = (size_t)(*text - ret->tenant);
+	if (ret->tenant_len == 0 || ret->tenant_len > RSHM_TENANT_MAX || !take_text(text, end, ".") ||
+	    !take_number(text, end, UINT32_MAX, &shard) || !take_text(text, end, "}:"))
+		return false;
+	ret->shard = (uint32_t)shard;
+	return true;
+}
+
+static bool is_hash(const char *text, size_t length)
+{
+	for (size_t i = 0; i < length; i++) {
+		if (!((text[i] >= '0' && text[i] <= '9') || (text[i] >= 'a' && text[i] <= 'f')))
+			return false;
+	}
+	return length == 2 * KEYS_HASH_BYTES;
+}
+
+/* What stands behind the generation: space, form, and the key or its hash. */
+static enum keys_form parse_entry(const char *text, const char *end, struct keys_parsed *ret)
+{
+	size_t left = (size_t)(end - text);
+
+	if (left < 3 || text[0] < 'a' || text[0] > 'z')
+		return KEYS_FOREIGN;
+	ret->space = text[0];
+	if (text[1] == '#')
+		return is_hash(text + 2, left - 2) ? KEYS_HASHED : KEYS_FOREIGN;
+	if (text[1] != ':' || left - 2 > KEYS_PLAIN_MAX)
+		return KEYS_FOREIGN;
+	ret->key = text + 2;
+	ret->key_len = left - 2;
+	return KEYS_PLAIN;
+}
+
+enum keys_form keys_redis_parse(const struct keys_options *options, const void *bytes, size_t length,
+				struct keys_parsed *ret)
+{
+	const char *text = bytes, *end = text + length;
+	struct keys_parsed parsed = {.tenant = NULL};
+	enum keys_form form = KEYS_FOREIGN;
+
+	if (length == 0 || !take_tenant(options, &text, end, &parsed))
+		return KEYS_FOREIGN;
+	if (end - text == 1 && *text == 'n')
+		form = parsed.shard == 0 ? KEYS_NAMESPACE : KEYS_FOREIGN;
+	else if (take_number(&text, end, UINT64_MAX, &parsed.generation) && parsed.generation > 0 &&
+		 take_text(&text, end, ":"))
+		form = parse_entry(text, end, &parsed);
+	if (form != KEYS_FOREIGN)
+		*ret = parsed;
+	return form;
 }
 
 int keys_embedded(const struct store_name *name, struct keys_embedded *ret)

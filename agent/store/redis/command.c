@@ -20,6 +20,7 @@
  * error that says nothing was changed: redis_store_answer() sees to that.
  */
 #include <endian.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +30,9 @@
 #include "agent/store/redis/redis_priv.h"
 #include "agent/store/redis/script.h"
 #include "shm/msg.h"
+
+#define TRANSACTION_REPLIES 4u
+#define CANARY_LIFE_MS 60000u /* in the server, after our end */
 
 /* ---- sending --------------------------------------------------------------------------------------------------- */
 
@@ -63,9 +67,34 @@ static int flight_begin(struct redis_connection *connection, struct redis_output
 	return RSHM_OK;
 }
 
+static void publish_put(struct redis_connection *connection, const char *message, size_t length)
+{
+	char channel[KEYS_PREFIX_MAX + 32];
+
+	(void)redis_tracking_channel(connection->store, channel);
+	redis_output_command(&connection->output, 3, "PUBLISH");
+	redis_output_string(&connection->output, channel, strlen(channel));
+	redis_output_string(&connection->output, message, length);
+}
+
+/* Tells the others of the key, with our id in front, together with the command before. */
+static void transaction_end(struct redis_connection *connection, const struct keys_redis *key)
+{
+	const char *id = connection->store->tracking.id;
+	char message[sizeof(connection->store->tracking.id) + KEYS_REDIS_MAX];
+	size_t id_length = strlen(id);
+
+	memcpy(message, id, id_length);
+	message[id_length] = ':';
+	memcpy(message + id_length + 1, key->bytes, key->length);
+	publish_put(connection, message, id_length + 1 + key->length);
+	redis_output_command(&connection->output, 1, "EXEC");
+}
+
 static int command_send(struct redis_connection *connection, struct store_request *request, bool whole_script)
 {
 	struct redis_output_mark mark = redis_output_mark(&connection->output);
+	bool publishes = connection->store->tracking.publishes && redis_request_is_write(request);
 	struct redis_flight flight = {.request = request};
 	struct keys_redis key;
 	int status = redis_compose_prepare(connection->store, request, &key);
@@ -74,9 +103,20 @@ static int command_send(struct redis_connection *connection, struct store_reques
 		status = RSHM_E_NOMEM;
 	if (status != RSHM_OK)
 		return status;
+	if (publishes)
+		redis_output_command(&connection->output, 1, "MULTI");
 	flight.command = redis_compose(connection, request, &key, whole_script);
 	flight.replies_left = flight.command == REDIS_COMMAND_GET ? 2 : 1;
-	return flight_begin(connection, mark, flight);
+	if (publishes) {
+		transaction_end(connection, &key);
+		flight.transaction = REDIS_TRANSACTION_WHOLE;
+		flight.replies_left = TRANSACTION_REPLIES;
+	}
+	flight.ours = redis_tracking_note(connection, request, &key);
+	status = flight_begin(connection, mark, flight);
+	if (status != RSHM_OK)
+		redis_tracking_forget(connection->store, flight.ours);
+	return status;
 }
 
 int redis_command_send(struct redis_connection *connection, struct store_request *request)
@@ -85,10 +125,10 @@ int redis_command_send(struct redis_connection *connection, struct store_request
 	return command_send(connection, request, false);
 }
 
-int redis_command_send_kill(struct redis_connection *connection, uint64_t client_id)
+static int kill_send(struct redis_connection *connection, enum redis_command command, uint64_t client_id)
 {
 	struct redis_output_mark mark = redis_output_mark(&connection->output);
-	struct redis_flight flight = {.command = REDIS_COMMAND_KILL, .client_id = client_id, .replies_left = 1};
+	struct redis_flight flight = {.command = command, .client_id = client_id, .replies_left = 1};
 
 	if (!redis_flights_reserve(&connection->flights))
 		return RSHM_E_NOMEM;
@@ -96,6 +136,69 @@ int redis_command_send_kill(struct redis_connection *connection, uint64_t client
 	redis_output_string(&connection->output, "KILL", 4);
 	redis_output_string(&connection->output, "ID", 2);
 	redis_output_number(&connection->output, client_id);
+	return flight_begin(connection, mark, flight);
+}
+
+int redis_command_send_kill(struct redis_connection *connection, uint64_t client_id)
+{
+	return kill_send(connection, REDIS_COMMAND_KILL, client_id);
+}
+
+int redis_command_send_tracking(struct redis_connection *connection, uint64_t feed_id)
+{
+	const struct redis_store *store = connection->store;
+	struct redis_output *output = &connection->output;
+	struct redis_output_mark mark = redis_output_mark(output);
+	struct redis_flight flight = {.command = REDIS_COMMAND_TRACKING, .replies_left = 1};
+	char prefix[KEYS_PREFIX_MAX + 16];
+
+	snprintf(prefix, sizeof(prefix), "%s:v%u:", store->keys.prefix, (unsigned)store->keys.version);
+	if (!redis_flights_reserve(&connection->flights))
+		return RSHM_E_NOMEM;
+	redis_output_command(output, 9, "CLIENT");
+	redis_output_string(output, "TRACKING", 8);
+	redis_output_string(output, "ON", 2);
+	redis_output_string(output, "REDIRECT", 8);
+	redis_output_number(output, feed_id);
+	redis_output_string(output, "BCAST", 5);
+	redis_output_string(output, "PREFIX", 6);
+	redis_output_string(output, prefix, strlen(prefix));
+	redis_output_string(output, "NOLOOP", 6);
+	if (flight_begin(connection, mark, flight) != RSHM_OK)
+		return RSHM_E_NOMEM;
+	/* No server gives this id to anybody. */
+	return kill_send(connection, REDIS_COMMAND_KILL_PROBE, INT64_MAX);
+}
+
+int redis_command_send_canary(struct redis_connection *connection, const char *key)
+{
+	struct redis_output *output = &connection->output;
+	struct redis_output_mark mark = redis_output_mark(output);
+	struct redis_flight flight = {.command = REDIS_COMMAND_CANARY, .replies_left = 1};
+
+	if (!redis_flights_reserve(&connection->flights))
+		return RSHM_E_NOMEM;
+	redis_output_command(output, 5, "SET");
+	redis_output_string(output, key, strlen(key));
+	redis_output_number(output, connection->store->tracking.canary.number);
+	redis_output_string(output, "PX", 2);
+	redis_output_number(output, CANARY_LIFE_MS);
+	return flight_begin(connection, mark, flight);
+}
+
+int redis_command_send_publish_probe(struct redis_connection *connection)
+{
+	struct redis_output_mark mark = redis_output_mark(&connection->output);
+	struct redis_flight flight = {.command = REDIS_COMMAND_PUBLISH_PROBE,
+				      .transaction = REDIS_TRANSACTION_WHOLE,
+				      .replies_left = TRANSACTION_REPLIES};
+
+	if (!redis_flights_reserve(&connection->flights))
+		return RSHM_E_NOMEM;
+	redis_output_command(&connection->output, 1, "MULTI");
+	publish_put(connection, "", 0);
+	publish_put(connection, "", 0);
+	redis_output_command(&connection->output, 1, "EXEC");
 	return flight_begin(connection, mark, flight);
 }
 
@@ -137,9 +240,19 @@ static bool change_fits(const struct redis_reply *reply)
 	}
 }
 
+enum redis_shape redis_command_shape(const struct redis_flight *flight)
+{
+	if (flight->transaction != REDIS_TRANSACTION_NONE && flight->replies_left == 1)
+		return REDIS_SHAPE_EXEC;
+	return flight->command == REDIS_COMMAND_SCAN ? REDIS_SHAPE_PAGE : REDIS_SHAPE_PLAIN;
+}
+
 /* Whether this kind of answer can belong to the command. Errors can to any. */
 static bool reply_fits(const struct redis_flight *flight, const struct redis_reply *reply)
 {
+	/* What stands before EXEC's is OK or QUEUED; but loose commands are answered at once. */
+	if (flight->transaction != REDIS_TRANSACTION_NONE && flight->replies_left > 1)
+		return reply->type == REDIS_REPLY_IS_STATUS || flight->value != NULL;
 	switch (flight->command) {
 	case REDIS_COMMAND_GET:
 		if (flight->replies_left == 1)
@@ -160,12 +273,16 @@ static bool reply_fits(const struct redis_flight *flight, const struct redis_rep
 	case REDIS_COMMAND_AUTH:
 	case REDIS_COMMAND_SELECT:
 	case REDIS_COMMAND_SETNAME:
+	case REDIS_COMMAND_TRACKING:
+	case REDIS_COMMAND_CANARY:
 		return reply->type == REDIS_REPLY_IS_STATUS;
 	case REDIS_COMMAND_REMOVE_EXPIRED:
 	case REDIS_COMMAND_DELETE:
 	case REDIS_COMMAND_TOUCH:
 	case REDIS_COMMAND_CLIENT_ID:
 	case REDIS_COMMAND_KILL:
+	case REDIS_COMMAND_KILL_PROBE:
+	case REDIS_COMMAND_PUBLISH_PROBE:
 		return reply->type == REDIS_REPLY_IS_INTEGER;
 	}
 	return false;
@@ -200,7 +317,7 @@ static void command_on_error(struct redis_connection *connection, const struct r
 	if (verdict.advice != NULL)
 		redis_store_log_error(store, verdict.advice, error);
 	if (verdict.leave && connection->state == REDIS_CONNECTION_READY)
-		redis_pool_retire(connection);
+		redis_connection_drain(connection);
 	if (verdict.retry)
 		redis_store_retry(store, flight->request, verdict.status);
 	else
@@ -345,6 +462,10 @@ static void command_finish(struct redis_connection *connection, const struct red
 {
 	struct store_request *request = flight->request;
 
+	if (flight->command >= REDIS_COMMAND_KILL_PROBE) {
+		redis_tracking_on_reply(connection, flight->command, flight->value != NULL ? flight->value : reply);
+		return;
+	}
 	if (flight->command == REDIS_COMMAND_KILL) {
 		redis_pool_on_kill(connection->store, flight->client_id, reply);
 		return;
@@ -355,6 +476,15 @@ static void command_finish(struct redis_connection *connection, const struct red
 	}
 	if (request == NULL)
 		return;
+	if (flight->transaction == REDIS_TRANSACTION_LOOSE) {
+		redis_store_answer(connection->store, request, RSHM_E_UNKNOWN);
+		return;
+	}
+	if (flight->transaction == REDIS_TRANSACTION_UNPUBLISHED) {
+		redis_tracking_on_unpublished(connection->store, flight->value);
+		redis_store_retry(connection->store, request, RSHM_E_AGAIN);
+		return;
+	}
 	if (flight->value != NULL && flight->value->type == REDIS_REPLY_IS_ERROR) {
 		command_on_error(connection, flight, flight->value);
 	} else if (flight_fails(flight, reply)) {
@@ -368,9 +498,30 @@ static void command_finish(struct redis_connection *connection, const struct red
 	}
 }
 
+/* Takes over an answer before that to EXEC; the first error is kept. */
+static void transaction_keep(struct redis_flight *flight, struct redis_reply *reply)
+{
+	bool is_error = reply->type == REDIS_REPLY_IS_ERROR, is_first = flight->value == NULL;
+
+	/* What was refused before the command itself is MULTI. */
+	if (flight->replies_left == TRANSACTION_REPLIES - 1 && !is_first && !is_error)
+		flight->transaction = REDIS_TRANSACTION_LOOSE;
+	if (flight->replies_left == TRANSACTION_REPLIES - 2 && is_first && is_error)
+		flight->transaction = REDIS_TRANSACTION_UNPUBLISHED;
+	flight->replies_left--;
+	if (is_first && is_error)
+		flight->value = reply;
+	else
+		free(reply);
+}
+
 /* Takes over an answer that is not the last of its flight. */
 static void flight_keep(struct redis_flight *flight, struct redis_reply *reply)
 {
+	if (flight->transaction != REDIS_TRANSACTION_NONE) {
+		transaction_keep(flight, reply);
+		return;
+	}
 	flight->replies_left--;
 	if (flight->value == NULL && (flight->command != REDIS_COMMAND_NAMES || name_fails(reply)))
 		flight->value = reply;
@@ -396,6 +547,7 @@ bool redis_command_on_reply(struct redis_connection *connection, struct redis_re
 		return true;
 	}
 	flight = redis_flights_pop(&connection->flights);
+	redis_tracking_forget(connection->store, flight.ours);
 	command_finish(connection, &flight, reply);
 	free(flight.value);
 	free(reply);

@@ -161,18 +161,20 @@ static void connection_on_resolved(uv_getaddrinfo_t *resolve, int status, struct
 	redis_connection_lose(connection, reason, RSHM_OK);
 }
 
-int redis_connection_create(struct redis_store *store, struct redis_connection **ret)
+int redis_connection_create(struct redis_store *store, enum redis_role role, struct redis_connection **ret)
 {
 	struct redis_connection *connection = calloc(1, sizeof(*connection));
 
 	if (connection == NULL)
 		return RSHM_E_NOMEM;
-	connection->reader = redis_reader_create(store->config.envelope_max);
+	connection->reader =
+		redis_reader_create(role == REDIS_ROLE_FEED ? REDIS_FEED_REPLY_MAX : store->config.envelope_max);
 	if (connection->reader == NULL) {
 		free(connection);
 		return RSHM_E_NOMEM;
 	}
 	connection->magic = REDIS_CONNECTION_MAGIC;
+	connection->role = role;
 	connection->store = store;
 	connection->fd = -1;
 	connection->begun_ms = connection->idle_since_ms = clock_monotonic_ms();
@@ -320,12 +322,30 @@ static void connection_refuse(struct redis_connection *connection, const char *f
 	redis_connection_lose(connection, reason, RSHM_OK);
 }
 
+/* A feed that is logged in asks for nothing any more, and is told. */
+static bool connection_is_fed(const struct redis_connection *connection)
+{
+	return connection->role == REDIS_ROLE_FEED && connection->state == REDIS_CONNECTION_READY;
+}
+
 static int connection_next_reply(struct redis_connection *connection, struct redis_reply **ret)
 {
-	bool page_wanted = connection->flights.count > 0 &&
-			   redis_flights_at(&connection->flights, 0)->command == REDIS_COMMAND_SCAN;
+	enum redis_shape shape = REDIS_SHAPE_PLAIN;
 
-	return redis_reader_next(connection->reader, page_wanted, ret);
+	if (connection_is_fed(connection))
+		shape = REDIS_SHAPE_PUSH;
+	else if (connection->flights.count > 0)
+		shape = redis_command_shape(redis_flights_at(&connection->flights, 0));
+	return redis_reader_next(connection->reader, shape, ret);
+}
+
+/* Takes over `reply`. False: it cannot be. */
+static bool connection_take_push(struct redis_connection *connection, struct redis_reply *reply)
+{
+	bool fits = redis_tracking_on_push(connection, reply);
+
+	free(reply);
+	return fits;
 }
 
 /* Hands on the answers that have come as a whole. False: the connection is closed. */
@@ -335,12 +355,16 @@ static bool connection_take_replies(struct redis_connection *connection)
 	int status;
 
 	while ((status = connection_next_reply(connection, &reply)) == RSHM_OK) {
-		if (connection->flights.count == 0) {
+		bool fits;
+
+		if (connection->flights.count == 0 && !connection_is_fed(connection)) {
 			free(reply);
 			connection_refuse(connection, "an answer that nobody asked for");
 			return false;
 		}
-		if (!redis_command_on_reply(connection, reply)) {
+		fits = connection_is_fed(connection) ? connection_take_push(connection, reply)
+						     : redis_command_on_reply(connection, reply);
+		if (!fits) {
 			connection_refuse(connection, "an answer of the wrong kind");
 			return false;
 		}
@@ -432,8 +456,11 @@ static bool connection_give_up(struct redis_connection *connection, struct redis
 	bool sent = flight->end <= connection->output.sent;
 
 	free(flight->value);
+	redis_tracking_forget(store, flight->ours);
 	if (flight->command == REDIS_COMMAND_KILL)
 		redis_pool_unsend_kill(store, flight->client_id);
+	else if (flight->command == REDIS_COMMAND_CANARY || flight->command == REDIS_COMMAND_PUBLISH_PROBE)
+		redis_tracking_on_reply(connection, flight->command, NULL);
 	if (request == NULL)
 		return false;
 	if (sent && redis_request_is_write(request)) {
@@ -454,6 +481,7 @@ static bool connection_give_up(struct redis_connection *connection, struct redis
 void redis_connection_lose(struct redis_connection *connection, const char *reason, int refusal)
 {
 	enum redis_connection_state state = connection->state;
+	struct redis_store *store = connection->store;
 	uint64_t now_ms = clock_monotonic_ms();
 	bool may_run = false;
 
@@ -467,11 +495,27 @@ void redis_connection_lose(struct redis_connection *connection, const char *reas
 	}
 	if (may_run)
 		redis_pool_add_kill(connection);
-	redis_pool_on_lost(connection, state, reason, refusal);
+	if (connection->role == REDIS_ROLE_POOL)
+		redis_pool_on_lost(connection, state, reason, refusal);
+	else
+		redis_tracking_on_lost(connection, state, reason);
+	if (may_run)
+		redis_tracking_on_writes_lost(store);
 	if (connection->resolving)
 		(void)uv_cancel((uv_req_t *)&connection->resolve);
 	connection_hang_up(connection);
 	connection_release(connection);
+}
+
+void redis_connection_drain(struct redis_connection *connection)
+{
+	if (connection->role == REDIS_ROLE_POOL) {
+		redis_pool_retire(connection);
+		return;
+	}
+	must(connection->state == REDIS_CONNECTION_READY);
+	connection->state = REDIS_CONNECTION_DRAINING;
+	redis_store_wake(connection->store, clock_monotonic_ms());
 }
 
 void redis_connection_tick(struct redis_connection *connection, uint64_t now_ms)

@@ -33,7 +33,11 @@ static void greeting_add(struct redis_connection *connection, enum redis_command
 
 int redis_greeting_send(struct redis_connection *connection)
 {
+	static const char *const names[] = {[REDIS_ROLE_POOL] = "riptided",
+					    [REDIS_ROLE_FEED] = "riptided-feed",
+					    [REDIS_ROLE_WRITER] = "riptided-writer"};
 	const struct redis_url *url = &connection->store->url;
+	const char *name = names[connection->role];
 	struct redis_output *output = &connection->output;
 
 	if (url->password[0] != '\0') {
@@ -50,7 +54,7 @@ int redis_greeting_send(struct redis_connection *connection)
 	}
 	redis_output_command(output, 3, "CLIENT");
 	redis_output_string(output, "SETNAME", 7);
-	redis_output_string(output, "riptided", 8);
+	redis_output_string(output, name, strlen(name));
 	greeting_add(connection, REDIS_COMMAND_SETNAME);
 	redis_output_command(output, 2, "CLIENT");
 	redis_output_string(output, "ID", 2);
@@ -86,6 +90,7 @@ static void greeting_on_info(struct redis_connection *connection, const struct r
 	struct redis_pool *pool = &connection->store->pool;
 	char run_id[sizeof(pool->run_id)], version[24], mode[16];
 	const char *name = "redis";
+	bool is_new = false;
 
 	if (reply->type == REDIS_REPLY_IS_STRING) {
 		info_field(reply->bytes, "run_id", run_id, sizeof(run_id));
@@ -100,6 +105,7 @@ static void greeting_on_info(struct redis_connection *connection, const struct r
 			if (strcmp(run_id, pool->run_id) != 0) {
 				pool->server_number++;
 				pool->kill_impossible = false;
+				is_new = true;
 			}
 			memcpy(pool->run_id, run_id, sizeof(run_id));
 			connection->server_number = pool->server_number;
@@ -108,7 +114,15 @@ static void greeting_on_info(struct redis_connection *connection, const struct r
 		snprintf(pool->server, sizeof(pool->server), "server of unknown version");
 	}
 	connection->state = REDIS_CONNECTION_READY;
-	redis_pool_on_ready(connection);
+	if (is_new)
+		redis_tracking_on_server(connection->store);
+	/* It may have been dropped because of the server that it found. */
+	if (connection->state != REDIS_CONNECTION_READY)
+		return;
+	if (connection->role == REDIS_ROLE_POOL)
+		redis_pool_on_ready(connection);
+	else
+		redis_tracking_on_ready(connection);
 }
 
 /* Whether the login may go on. False: the connection is lost. */

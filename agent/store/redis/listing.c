@@ -261,6 +261,7 @@ void redis_listing_on_page(const struct redis_store *store, struct store_request
 		case KEYS_HASHED:
 			listing_want(listing, bytes, length);
 			break;
+		case KEYS_NAMESPACE:
 		case KEYS_FOREIGN:
 			break;
 		}

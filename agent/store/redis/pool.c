@@ -44,10 +44,15 @@ static bool connection_is_congested(const struct redis_connection *connection)
 	       redis_reader_is_busy(connection->reader);
 }
 
+static uint32_t pool_pipeline_max(const struct redis_store *store)
+{
+	return store->config.enable_pipelining ? store->config.max_pipeline_size : 1;
+}
+
 /* NULL: all are full. *ret_crowded: another connection would serve it better. */
 static struct redis_connection *pool_pick(const struct redis_store *store, bool *ret_crowded)
 {
-	uint32_t most = store->config.enable_pipelining ? store->config.max_pipeline_size : 1;
+	uint32_t most = pool_pipeline_max(store);
 	struct redis_connection *best = NULL, *congested = NULL;
 
 	*ret_crowded = false;
@@ -67,15 +72,47 @@ static struct redis_connection *pool_pick(const struct redis_store *store, bool 
 	return best != NULL ? best : congested;
 }
 
+/* The writes that may go out on the pool's connections. NULL: none. */
+static struct redis_list *pool_next_writes(struct redis_store *store)
+{
+	if (store->pool.kills_count > 0)
+		return NULL;
+	if (store->writes.count > 0)
+		return &store->writes;
+	return store->tracked.count > 0 && redis_tracking_writer(store) == NULL ? &store->tracked : NULL;
+}
+
 /* The list whose turn it is: they take turns while both have something that may go. */
 static struct redis_list *pool_next_list(struct redis_store *store, bool *turn)
 {
-	bool may_write = store->writes.count > 0 && store->pool.kills_count == 0;
+	struct redis_list *writes = pool_next_writes(store);
 
 	*turn = !*turn;
-	if (may_write && (*turn || store->reads.count == 0))
-		return &store->writes;
+	if (writes != NULL && (*turn || store->reads.count == 0))
+		return writes;
 	return store->reads.count > 0 ? &store->reads : NULL;
+}
+
+static void pool_send(struct redis_connection *connection, struct redis_list *list)
+{
+	struct redis_store *store = connection->store;
+	struct store_request *request = list->first;
+	int status;
+
+	redis_list_remove(list, request);
+	status = redis_command_send(connection, request);
+	if (status != RSHM_OK)
+		redis_store_defer(store, request, status);
+}
+
+/* Small plain writes have one connection, if tracking works; how many may be in flight there is all the same. */
+static void pool_dispatch_tracked(struct redis_store *store)
+{
+	struct redis_connection *writer = redis_tracking_writer(store);
+
+	while (store->tracked.count > 0 && store->pool.kills_count == 0 && writer != NULL &&
+	       writer->flights.count < pool_pipeline_max(store))
+		pool_send(writer, &store->tracked);
 }
 
 static void pool_open_one(struct redis_store *store)
@@ -90,7 +127,7 @@ static void pool_open_one(struct redis_store *store)
 		redis_store_wake(store, pool->connect_ms);
 		return;
 	}
-	if (redis_connection_create(store, &connection) != RSHM_OK) {
+	if (redis_connection_create(store, REDIS_ROLE_POOL, &connection) != RSHM_OK) {
 		pool->connect_ms = now_ms + redis_store_backoff(store, pool->failures++);
 		redis_store_wake(store, pool->connect_ms);
 		return;
@@ -110,17 +147,13 @@ void redis_pool_dispatch(struct redis_store *store)
 	struct redis_list *list;
 	bool crowded = false, turn = false;
 
+	pool_dispatch_tracked(store);
 	while ((list = pool_next_list(store, &turn)) != NULL) {
 		struct redis_connection *connection = pool_pick(store, &crowded);
-		struct store_request *request = list->first;
-		int status;
 
 		if (connection == NULL)
 			break;
-		redis_list_remove(list, request);
-		status = redis_command_send(connection, request);
-		if (status != RSHM_OK)
-			redis_store_defer(store, request, status);
+		pool_send(connection, list);
 	}
 	if (list == NULL && !crowded)
 		return;
@@ -159,7 +192,7 @@ void redis_pool_add_kill(struct redis_connection *connection)
 	/* Ids of a server that is no more. */
 	if (connection->server_number != pool->server_number || pool->kill_impossible)
 		return;
-	must(pool->kills_count < store->config.pool_max);
+	must(pool->kills_count < store->config.pool_max + 1);
 	pool->kills_server = pool->server_number;
 	pool->kills[pool->kills_count++] = (struct redis_kill){.client_id = connection->client_id};
 }
@@ -222,6 +255,8 @@ void redis_pool_on_kill(struct redis_store *store, uint64_t client_id, const str
 		/* Killed, or not there any more. */
 		*kill = pool->kills[--pool->kills_count];
 	}
+	/* Tracking may go on. */
+	redis_store_wake(store, clock_monotonic_ms());
 	redis_pool_dispatch(store);
 }
 
@@ -283,6 +318,14 @@ static void pool_note_trouble(struct redis_store *store, const char *reason)
 		    "%s: %s%s", store->endpoint, reason, pool->ready == 0 ? "; trying again" : "");
 }
 
+void redis_pool_count_loss(struct redis_store *store, enum redis_connection_state state, bool unasked)
+{
+	if (state < REDIS_CONNECTION_READY)
+		metric_add(store->metrics, STORE_REDIS_CONNECT_FAILURES, 1);
+	else if (unasked)
+		metric_add(store->metrics, STORE_REDIS_CONNECTIONS_LOST, 1);
+}
+
 void redis_pool_on_lost(struct redis_connection *connection, enum redis_connection_state state, const char *reason,
 			int refusal)
 {
@@ -301,17 +344,35 @@ void redis_pool_on_lost(struct redis_connection *connection, enum redis_connecti
 		return;
 	if (pool->ready == 0 && pool->absent_ms == 0 && reason != NULL)
 		pool->absent_ms = now_ms;
+	redis_pool_count_loss(store, state, reason != NULL);
 	if (state < REDIS_CONNECTION_READY) {
-		metric_add(store->metrics, STORE_REDIS_CONNECT_FAILURES, 1);
 		pool->refusal = refusal;
 		pool->connect_ms = now_ms + redis_store_backoff(store, pool->failures);
 		pool->failures += pool->failures < UINT32_MAX;
-	} else if (reason != NULL) {
-		metric_add(store->metrics, STORE_REDIS_CONNECTIONS_LOST, 1);
 	}
 	if (reason != NULL)
 		pool_note_trouble(store, reason);
 	redis_store_wake(store, now_ms);
+}
+
+struct redis_connection *redis_pool_find(const struct redis_store *store, uint32_t server_number)
+{
+	struct redis_connection *best = NULL;
+
+	for (struct redis_connection *c = store->pool.first; c != NULL; c = c->next) {
+		if (c->state == REDIS_CONNECTION_READY && c->server_number == server_number &&
+		    !connection_is_congested(c) && (best == NULL || c->flights.count < best->flights.count))
+			best = c;
+	}
+	return best;
+}
+
+void redis_pool_keep_only(struct redis_store *store, uint32_t server_number)
+{
+	for (struct redis_connection *c = store->pool.first; c != NULL; c = c->next) {
+		if (c->state == REDIS_CONNECTION_READY && c->server_number != server_number)
+			redis_pool_retire(c);
+	}
 }
 
 void redis_pool_close(struct redis_store *store)
@@ -358,7 +419,7 @@ void redis_pool_tick(struct redis_store *store, uint64_t now_ms)
 	if (pool->kills_count > 0)
 		pool_send_kills(store);
 	wanted = store->config.pool_min;
-	if (wanted == 0 && pool->absent_ms != 0)
+	if (wanted == 0 && (pool->absent_ms != 0 || redis_tracking_wants_pool(store)))
 		wanted = 1;
 	if (pool->ready + pool->connecting < wanted)
 		pool_open_one(store);

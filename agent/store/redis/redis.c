@@ -91,11 +91,19 @@ static int store_admit(struct redis_store *store, const struct store_request *re
 		return RSHM_OK;
 	if (request->deadline_ms <= now_ms)
 		return RSHM_E_TIMEDOUT;
-	if (store->reads.count + store->writes.count + store->retrying.count >= store->config.queue_max) {
+	if (store->reads.count + store->writes.count + store->tracked.count + store->retrying.count >=
+	    store->config.queue_max) {
 		metric_add(store->metrics, STORE_REDIS_REFUSED_QUEUE, 1);
 		return RSHM_E_AGAIN;
 	}
 	return store_absence(store, now_ms);
+}
+
+struct redis_list *redis_store_queue(struct redis_store *store, const struct store_request *request)
+{
+	if (!redis_request_is_write(request))
+		return &store->reads;
+	return redis_tracking_takes(store, request) ? &store->tracked : &store->writes;
 }
 
 static void store_submit_redis(struct store *base, struct store_request *request)
@@ -117,7 +125,7 @@ static void store_submit_redis(struct store *base, struct store_request *request
 		redis_store_defer(store, request, status);
 		return;
 	}
-	redis_list_append(redis_request_is_write(request) ? &store->writes : &store->reads, request);
+	redis_list_append(redis_store_queue(store, request), request);
 	redis_store_wake(store, request->deadline_ms);
 	redis_pool_dispatch(store);
 }
@@ -251,7 +259,7 @@ static void store_resume_retries(struct redis_store *store, uint64_t now_ms)
 			continue;
 		}
 		redis_list_remove(&store->retrying, request);
-		redis_list_append(redis_request_is_write(request) ? &store->writes : &store->reads, request);
+		redis_list_append(redis_store_queue(store, request), request);
 	}
 }
 
@@ -263,6 +271,7 @@ static void store_on_timer(uv_timer_t *timer)
 
 	store->wake_ms = REDIS_NEVER;
 	redis_pool_tick(store, now_ms);
+	redis_tracking_tick(store, now_ms);
 	store_expire(store, &store->retrying, now_ms, RSHM_OK);
 	store_resume_retries(store, now_ms);
 	absence = store_absence(store, now_ms);
@@ -270,6 +279,7 @@ static void store_on_timer(uv_timer_t *timer)
 		redis_store_wake(store, store->pool.absent_ms + store->config.connect_grace_ms);
 	store_expire(store, &store->reads, now_ms, absence);
 	store_expire(store, &store->writes, now_ms, absence);
+	store_expire(store, &store->tracked, now_ms, absence);
 	redis_pool_dispatch(store);
 	store_arm(store, STORE_TICK_MIN_MS);
 }
@@ -300,6 +310,7 @@ static void store_destroy(struct redis_store *store)
 	metric_set_destroy(&store->metrics);
 	redis_url_wipe(&store->url);
 	free(store->pool.kills);
+	redis_tracking_destroy(store);
 	free(store->read_buffer);
 	store->magic = 0;
 	free(store);
@@ -369,12 +380,21 @@ static void store_close_redis(struct store *base, void (*closed)(void *context),
 	store->closing = true;
 	store->closed = closed;
 	store->closed_context = context;
+	redis_tracking_close(store);
 	redis_pool_close(store);
 	store_give_back(store, &store->reads);
 	store_give_back(store, &store->writes);
+	store_give_back(store, &store->tracked);
 	store_give_back(store, &store->retrying);
 	(void)uv_timer_stop(&store->timer);
 	(void)uv_idle_start(&store->idle, store_on_idle);
+}
+
+/* ---- watching -------------------------------------------------------------------------------------------------- */
+
+static void store_watch_redis(struct store *base, const struct store_watcher *watcher)
+{
+	redis_tracking_watch(redis_store_of(base), watcher);
 }
 
 /* ---- telling --------------------------------------------------------------------------------------------------- */
@@ -395,12 +415,15 @@ static void store_status_redis(struct store *base, struct store_status *ret)
 	ret->failed = metric_value(store->metrics, STORE_REDIS_FAILED);
 	ret->retried = metric_value(store->metrics, STORE_REDIS_RETRIED);
 	ret->reconnects = metric_value(store->metrics, STORE_REDIS_CONNECTIONS_LOST);
+	redis_tracking_status(store, &ret->feed);
 	text_init(&detail, ret->detail, sizeof(ret->detail));
 	text_append_string(&detail, store->endpoint);
 	if (pool->ready > 0) {
 		text_append_format(&detail, ", %s", pool->server);
 		if (pool->kills_count > 0)
 			text_append_string(&detail, ", writes wait until a lost connection is killed");
+		if (store->tracking.why[0] != '\0')
+			text_append_format(&detail, ", changes by others: %s", store->tracking.why);
 		return;
 	}
 	text_append_string(&detail, ", not ready");
@@ -446,6 +469,7 @@ static const struct store_ops redis_ops = {
 	.submit = store_submit_redis,
 	.status = store_status_redis,
 	.close = store_close_redis,
+	.watch = store_watch_redis,
 	.reload = store_reload_redis,
 };
 
@@ -501,7 +525,7 @@ int store_redis_create(uv_loop_t *loop, const struct store_redis_config *config,
 	store->keys = (struct keys_options){store->key_prefix, config->key_version};
 	store->metrics = metric_set_create("redis", metrics, STORE_REDIS_METRICS);
 	store->read_buffer = malloc(REDIS_READ_BYTES);
-	store->pool.kills = calloc(config->pool_max, sizeof(store->pool.kills[0]));
+	store->pool.kills = calloc(config->pool_max + 1, sizeof(store->pool.kills[0]));
 	if (store->metrics == NULL || store->read_buffer == NULL || store->pool.kills == NULL) {
 		store_destroy(store);
 		text_init(&text, error, error_size);
@@ -512,6 +536,7 @@ int store_redis_create(uv_loop_t *loop, const struct store_redis_config *config,
 	    store->random == 0)
 		store->random = clock_monotonic_ns() | 1;
 	store->wake_ms = REDIS_NEVER;
+	store->tracking.mode = STORE_TTL;
 	store_init_handles(store);
 	redis_store_wake(store, clock_monotonic_ms());
 	*ret = &store->store;

@@ -8,8 +8,10 @@
  *	command.c     requests as commands, and what their answers mean
  *	compose.c     how a request is put into words
  *	listing.c     the words and answers of LIST
+ *	tracking.c    what others change: feed, writer, canaries
+ *	ours.c        which changes may be echoes of our own
  *
- * Calls go down this list, except for redis_store_*() and redis_pool_*(), which report upwards. All on the worker's thread.
+ * Calls go down this list, except for redis_store_*(), redis_pool_*() and redis_tracking_*(), which report upwards. All on the worker's thread.
  */
 #ifndef RIPTIDE_STORE_REDIS_PRIV_H
 #define RIPTIDE_STORE_REDIS_PRIV_H
@@ -21,6 +23,7 @@
 
 #include "agent/base/metric.h"
 #include "agent/store/keys.h"
+#include "agent/store/redis/ours.h"
 #include "agent/store/redis/output.h"
 #include "agent/store/redis/redis.h"
 #include "agent/store/redis/reply.h"
@@ -31,8 +34,10 @@
 #define REDIS_CONNECTION_MAGIC 0x72656463u
 #define REDIS_READ_BYTES (64u << 10)
 #define REDIS_NEVER UINT64_MAX
-#define REDIS_GENERATION_MAX (1ull << 53)  /* Lua counts exactly up to here */
-#define REDIS_ATTEMPTS_UNKNOWN 0x80000000u /* in request->attempts: an earlier try may have been executed */
+#define REDIS_GENERATION_MAX (1ull << 53)   /* Lua counts exactly up to here */
+#define REDIS_FEED_REPLY_MAX (4u << 20)     /* bytes of a message on the feed that are looked at */
+#define REDIS_WRITER_VALUE_MAX (256u << 10) /* larger ones would keep the writer's others waiting */
+#define REDIS_ATTEMPTS_UNKNOWN 0x80000000u  /* in request->attempts: an earlier try may have been executed */
 
 enum redis_command {
 	/* requests */
@@ -55,6 +60,26 @@ enum redis_command {
 	REDIS_COMMAND_INFO,
 	/* the barrier's */
 	REDIS_COMMAND_KILL,
+	/* tracking's */
+	REDIS_COMMAND_KILL_PROBE, /* of nobody: whether it is allowed */
+	REDIS_COMMAND_TRACKING,
+	REDIS_COMMAND_CANARY,
+	REDIS_COMMAND_PUBLISH_PROBE,
+};
+
+/* How a command goes out where changes are published, and what became of it. */
+enum redis_transaction {
+	REDIS_TRANSACTION_NONE,
+	REDIS_TRANSACTION_WHOLE,       /* MULTI, the command, PUBLISH, EXEC */
+	REDIS_TRANSACTION_LOOSE,       /* MULTI was refused and the command was not: it was executed alone */
+	REDIS_TRANSACTION_UNPUBLISHED, /* PUBLISH was refused: nothing was executed */
+};
+
+/* Feed and writer are tracking.c's, and not members of the pool. */
+enum redis_role {
+	REDIS_ROLE_POOL,
+	REDIS_ROLE_FEED,   /* is pushed what others change */
+	REDIS_ROLE_WRITER, /* what is written here is not pushed to our own feed */
 };
 
 /* A command that was put into the output of a connection and is not answered. */
@@ -66,6 +91,8 @@ struct redis_flight {
 	uint64_t client_id; /* KILL */
 	enum redis_command command;
 	uint32_t replies_left;
+	uint32_t ours; /* token of ours.h, 0: none */
+	enum redis_transaction transaction;
 };
 
 /* A ring of them, oldest first. */
@@ -87,6 +114,7 @@ enum redis_connection_state {
 struct redis_connection {
 	uint32_t magic;
 	enum redis_connection_state state;
+	enum redis_role role;
 	struct redis_store *store;
 	struct redis_connection *next, *prev; /* of the pool */
 	struct redis_connection *dirty_next;
@@ -121,7 +149,7 @@ struct redis_pool {
 	uint64_t connect_ms;      /* not before: back-off */
 	uint64_t absent_ms;       /* since when a connection is wanted and none is ready; 0: not so */
 	int refusal;              /* 0, or what requests are told while the server refuses our log-in */
-	struct redis_kill *kills; /* pool_max of them */
+	struct redis_kill *kills; /* one per connection that may write: pool_max + 1 */
 	uint32_t kills_count;
 	uint32_t kills_server; /* the server_number that gave the ids */
 	bool kill_impossible;  /* said once */
@@ -130,6 +158,50 @@ struct redis_pool {
 	char run_id[64];
 	char server[64];   /* "redis 7.0.15 standalone" */
 	char trouble[160]; /* why the last connection failed */
+	uint64_t trouble_logged_ms;
+};
+
+enum redis_tracking_stage {
+	REDIS_TRACKING_OFF,     /* nobody watches, or the mode is TTL as long as this server lives */
+	REDIS_TRACKING_WAITS,   /* until begin_ms, and for the pool */
+	REDIS_TRACKING_FEED,    /* the feed connects, logs in, subscribes */
+	REDIS_TRACKING_WRITER,  /* the writer connects, logs in, asks for tracking */
+	REDIS_TRACKING_CHANNEL, /* the feed is told what other agents publish; there is no writer */
+	REDIS_TRACKING_WORKS,   /* both work; armed unless writes may still run on a lost connection */
+};
+
+/* The key that we write to see that it is told. Its names alternate. */
+struct redis_canary {
+	char id[17];          /* hexadecimal; another one each time the feed is begun */
+	uint64_t number;      /* of the one last sent */
+	bool outstanding;     /* `number` was to be sent, and is not told yet */
+	bool in_flight;       /* and is on its way: else it must be sent again */
+	bool told;            /* in the message at hand */
+	uint64_t begun_ms;    /* when it was first to be sent */
+	uint64_t previous_ms; /* the same of the one before, which was told; 0: there is none since it was armed */
+	uint64_t due_ms;      /* when the next is sent, or this one again */
+};
+
+struct redis_tracking {
+	/* set once */
+	bool watched;
+	struct store_watcher watcher;
+	struct redis_ours *ours;
+	enum redis_tracking_stage stage;
+	enum store_coherence mode;
+	bool mode_told;
+	bool armed;
+	bool by_channel; /* what is begun is mode CHANNEL */
+	bool publishes;  /* writes are told to other agents */
+	char id[17];     /* hexadecimal: whose messages are our own */
+	struct redis_connection *feed, *writer;
+	uint32_t server_number; /* that feed and writer, or the verdict of OFF, belong to */
+	uint32_t failures;      /* in a row */
+	uint64_t begin_ms;      /* WAITS: not before. FEED, WRITER: not after */
+	uint64_t proven_ms;     /* 0: nothing since it was armed */
+	struct redis_canary canary;
+	uint64_t changes, maybe_ours, canaries, fences;
+	char why[160]; /* it is not armed, or not tracking */
 	uint64_t trouble_logged_ms;
 };
 
@@ -158,8 +230,10 @@ struct redis_store {
 	uint64_t wake_ms;     /* nothing is due before */
 	uint64_t random;
 	struct redis_pool pool;
+	struct redis_tracking tracking;
 	struct redis_connection *dirty;
 	struct redis_list reads, writes; /* wait for a connection */
+	struct redis_list tracked;       /* writes that the writer takes where there is one */
 	struct redis_list retrying;      /* wait for their pause to end, which request->state tells */
 	struct redis_list deferred;      /* answered in the next turn, with request->status */
 	uint64_t pending;
@@ -184,6 +258,8 @@ static inline bool redis_request_is_write(const struct store_request *request)
 	return request->op != STORE_GET && request->op != STORE_HEAD && request->op != STORE_LIST &&
 	       request->op != STORE_GENERATION;
 }
+/* Where a request waits. */
+struct redis_list *redis_store_queue(struct redis_store *store, const struct store_request *request);
 /* Nothing later than `at_ms` will be missed. */
 void redis_store_wake(struct redis_store *store, uint64_t at_ms);
 /* Answers now; not from inside submit. */
@@ -220,14 +296,22 @@ void redis_pool_unsend_kill(struct redis_store *store, uint64_t client_id);
 /* The connection takes no more requests, and ends when it has answered the last. */
 void redis_pool_retire(struct redis_connection *connection);
 void redis_pool_close(struct redis_store *store);
+/* For a command of the store's own, on any ready connection of the server with this number; NULL: none has room. */
+struct redis_connection *redis_pool_find(const struct redis_store *store, uint32_t server_number);
+/* Retires the connections to other servers. */
+void redis_pool_keep_only(struct redis_store *store, uint32_t server_number);
+/* Notes that a connection could not be made or was lost. */
+void redis_pool_count_loss(struct redis_store *store, enum redis_connection_state state, bool unasked);
 
 /* connection.c */
 /* RSHM_E_NOMEM. */
-int redis_connection_create(struct redis_store *store, struct redis_connection **ret);
-/* Begins to connect. Whatever fails, now or later, is told by redis_pool_on_lost(), and the connection is gone. */
+int redis_connection_create(struct redis_store *store, enum redis_role role, struct redis_connection **ret);
+/* Begins to connect. Whatever fails, now or later, is told by redis_pool_on_lost() or redis_tracking_on_lost(), and the connection is gone. */
 void redis_connection_begin(struct redis_connection *connection);
 /* Answers, retries or gives up what is in flight, and closes. */
 void redis_connection_lose(struct redis_connection *connection, const char *reason, int refusal);
+/* The same once the last command is answered; it takes no more. READY only. */
+void redis_connection_drain(struct redis_connection *connection);
 /* Ends what has timed out, and tells when to look again. May lose the connection. */
 void redis_connection_tick(struct redis_connection *connection, uint64_t now_ms);
 /* The output has something new: sent before the loop waits. */
@@ -255,6 +339,14 @@ bool redis_command_is_repeatable(const struct store_request *request);
 /* RSHM_OK: in flight. Else nothing was done: the name cannot be used, the envelope is too big, no memory. */
 int redis_command_send(struct redis_connection *connection, struct store_request *request);
 int redis_command_send_kill(struct redis_connection *connection, uint64_t client_id);
+/* CLIENT KILL of nobody, and CLIENT TRACKING of all under the prefix, told to the connection with `feed_id`. RSHM_E_NOMEM. */
+int redis_command_send_tracking(struct redis_connection *connection, uint64_t feed_id);
+/* SET of a canary. RSHM_E_NOMEM. */
+int redis_command_send_canary(struct redis_connection *connection, const char *key);
+/* A transaction that publishes nothing, twice: whether it is allowed. RSHM_E_NOMEM. */
+int redis_command_send_publish_probe(struct redis_connection *connection);
+/* The shape of a flight's next answer. */
+enum redis_shape redis_command_shape(const struct redis_flight *flight);
 /* Takes over `reply`. False: it is not what was asked for. */
 bool redis_command_on_reply(struct redis_connection *connection, struct redis_reply *reply);
 
@@ -286,5 +378,41 @@ void redis_listing_on_name(const struct redis_store *store, struct store_request
 int redis_listing_finish(struct store_request *request);
 /* Clears *slot; NULL is fine. */
 void redis_listing_destroy(void **slot);
+
+/* tracking.c */
+void redis_tracking_watch(struct redis_store *store, const struct store_watcher *watcher);
+void redis_tracking_close(struct redis_store *store);
+void redis_tracking_destroy(struct redis_store *store);
+void redis_tracking_status(const struct redis_store *store, struct store_feed *ret);
+/* What is due. */
+void redis_tracking_tick(struct redis_store *store, uint64_t now_ms);
+/* Whether the pool must have a connection for it. */
+bool redis_tracking_wants_pool(const struct redis_store *store);
+/* Whether the request goes to the writer if there is one. */
+bool redis_tracking_takes(const struct redis_store *store, const struct store_request *request);
+/* The writer, or NULL: what it would take goes to the pool. It may be full. */
+struct redis_connection *redis_tracking_writer(const struct redis_store *store);
+/* A write that our feed may tell us of is being sent on the connection: a token for the flight, or 0. */
+uint32_t redis_tracking_note(const struct redis_connection *connection, const struct store_request *request,
+			     const struct keys_redis *key);
+/* The flight is over. */
+void redis_tracking_forget(struct redis_store *store, uint32_t token);
+/* Feed or writer is logged in. May lose it. */
+void redis_tracking_on_ready(struct redis_connection *connection);
+void redis_tracking_on_lost(struct redis_connection *connection, enum redis_connection_state state,
+			    const char *reason);
+/* Writes may run on the other side of a lost connection. */
+void redis_tracking_on_writes_lost(struct redis_store *store);
+/* Another answered than before. */
+void redis_tracking_on_server(struct redis_store *store);
+/* What the feed was sent; lent. False: it cannot be. May lose the connection. */
+bool redis_tracking_on_push(struct redis_connection *connection, const struct redis_reply *push);
+/* The channel of mode CHANNEL. */
+const char *redis_tracking_channel(const struct redis_store *store, char ret[static KEYS_PREFIX_MAX + 32]);
+/* PUBLISH is not allowed any more. */
+void redis_tracking_on_unpublished(struct redis_store *store, const struct redis_reply *error);
+/* The answer to a command of tracking's; NULL: there will be none. May lose the connection. */
+void redis_tracking_on_reply(struct redis_connection *connection, enum redis_command command,
+			     const struct redis_reply *reply);
 
 #endif

@@ -4,7 +4,8 @@
  * elements cost nothing.
  *
  * The answer to SCAN, an array of a cursor and an array of names, is flattened: its items collect in the reader, and
- * become one allocation when the last one has come.
+ * become one allocation when the last one has come. So does what a feed is pushed; but where a page that is too large ends
+ * the connection, the rest of such a push is read and forgotten, and the push says so.
  *
  * The reader waits for as many bytes as an answer announces and searches an unfinished line from its beginning each time.
  * Both are bounded here by looking at what is left over after each piece.
@@ -35,7 +36,9 @@ struct redis_reader {
 	size_t reply_max;
 	size_t fed; /* since the buffer was last empty */
 	/* a page that has not come as a whole */
-	bool page_wanted;
+	enum redis_shape shape;
+	enum redis_payload payload; /* of a push */
+	struct redis_reply *inner;  /* the first answer of a transaction */
 	char *page;
 	size_t page_length, page_capacity;
 	const char *fault;
@@ -64,6 +67,11 @@ static bool task_is_cursor(const redisReadTask *task)
 	return task->parent->parent == NULL && task->idx == 0;
 }
 
+static bool task_is_payload(const redisReadTask *task)
+{
+	return task->parent->parent == NULL && task->idx == 2;
+}
+
 static bool task_is_names(const redisReadTask *task)
 {
 	return task->parent != NULL && task->parent->parent == NULL && task->idx == 1;
@@ -80,6 +88,10 @@ static void *page_append(struct redis_reader *reader, const char *bytes, size_t 
 	size_t needed = reader->page_length + sizeof(uint32_t) + length, capacity = reader->page_capacity;
 	uint32_t item = (uint32_t)length;
 
+	if (needed > reader->reply_max && reader->shape == REDIS_SHAPE_PUSH) {
+		reader->payload = REDIS_PAYLOAD_TOO_MUCH;
+		return reader;
+	}
 	if (length > reader->reply_max || needed > reader->reply_max) {
 		reader->fault = "an answer above the limit";
 		return NULL;
@@ -104,7 +116,9 @@ static void *page_append(struct redis_reader *reader, const char *bytes, size_t 
 /* The outermost object becomes the whole page. */
 static int page_finish(struct redis_reader *reader, struct redis_reply *outer, struct redis_reply **ret)
 {
-	*ret = reply_create(REDIS_REPLY_IS_PAGE, reader->page, reader->page_length);
+	*ret = reply_create(outer->type, reader->page, reader->page_length);
+	if (*ret != NULL && outer->type == REDIS_REPLY_IS_PUSH)
+		(*ret)->integer = reader->payload;
 	free(outer);
 	free(reader->page);
 	reader->page = NULL;
@@ -129,13 +143,22 @@ bool redis_reply_page_next(const struct redis_reply *page, size_t *position, con
 
 /* ---- what the parser calls ------------------------------------------------------------------------------------- */
 
-static void *create_string(const redisReadTask *task, char *bytes, size_t length)
+/* An answer inside that to EXEC. */
+static void *take_inner(const redisReadTask *task, struct redis_reply *reply)
 {
-	if (task->parent != NULL) {
-		bool fits = task->type == REDIS_REPLY_STRING && (task_is_cursor(task) || task_is_name(task));
+	struct redis_reader *reader = task->privdata;
 
-		return fits ? page_append(task->privdata, bytes, length) : NULL;
+	if (reply == NULL || task->idx != 0) {
+		free(reply);
+		return task->idx != 0 ? reader : NULL;
 	}
+	must(reader->inner == NULL);
+	reader->inner = reply;
+	return reader;
+}
+
+static struct redis_reply *create_plain(const redisReadTask *task, const char *bytes, size_t length)
+{
 	switch (task->type) {
 	case REDIS_REPLY_STRING:
 		return reply_create(REDIS_REPLY_IS_STRING, bytes, length);
@@ -148,6 +171,21 @@ static void *create_string(const redisReadTask *task, char *bytes, size_t length
 	}
 }
 
+static void *create_string(const redisReadTask *task, char *bytes, size_t length)
+{
+	const struct redis_reader *reader = task->privdata;
+
+	if (task->parent != NULL && reader->shape == REDIS_SHAPE_EXEC)
+		return take_inner(task, create_plain(task, bytes, length));
+	if (task->parent != NULL) {
+		bool fits = task->type == REDIS_REPLY_STRING &&
+			    (reader->shape == REDIS_SHAPE_PUSH || task_is_cursor(task) || task_is_name(task));
+
+		return fits ? page_append(task->privdata, bytes, length) : NULL;
+	}
+	return create_plain(task, bytes, length);
+}
+
 #if HIREDIS_MAJOR >= 1
 static void *create_array(const redisReadTask *task, size_t elements)
 #else
@@ -156,24 +194,52 @@ static void *create_array(const redisReadTask *task, int elements)
 {
 	struct redis_reader *reader = task->privdata;
 
-	if (task->parent == NULL)
-		return reader->page_wanted && elements == 2 ? reply_create(REDIS_REPLY_IS_PAGE, NULL, 0) : NULL;
+	if (task->parent == NULL && reader->shape == REDIS_SHAPE_PAGE && elements == 2)
+		return reply_create(REDIS_REPLY_IS_PAGE, NULL, 0);
+	if (task->parent == NULL && reader->shape == REDIS_SHAPE_PUSH && elements == 3) {
+		reader->payload = REDIS_PAYLOAD_ITEMS;
+		return reply_create(REDIS_REPLY_IS_PUSH, NULL, 0);
+	}
+	if (task->parent == NULL && reader->shape == REDIS_SHAPE_EXEC && elements == 2)
+		return reply_create(REDIS_REPLY_IS_PAGE, NULL, 0);
+	if (task->parent == NULL || reader->shape == REDIS_SHAPE_EXEC)
+		return NULL;
+	if (reader->shape == REDIS_SHAPE_PUSH)
+		return task_is_payload(task) ? reader : NULL;
 	return task_is_names(task) ? reader : NULL;
+}
+
+/* A payload of no bytes. */
+static void *take_payload(const redisReadTask *task, enum redis_payload payload)
+{
+	struct redis_reader *reader = task->privdata;
+
+	if (reader->shape != REDIS_SHAPE_PUSH || !task_is_payload(task))
+		return NULL;
+	reader->payload = payload;
+	return reader;
 }
 
 static void *create_integer(const redisReadTask *task, long long value)
 {
-	bool fits = task->type == REDIS_REPLY_INTEGER && task->parent == NULL;
-	struct redis_reply *reply = fits ? reply_create(REDIS_REPLY_IS_INTEGER, NULL, 0) : NULL;
+	const struct redis_reader *reader = task->privdata;
+	bool is_inner = task->parent != NULL && reader->shape == REDIS_SHAPE_EXEC;
+	struct redis_reply *reply;
 
+	if (task->type != REDIS_REPLY_INTEGER)
+		return NULL;
+	if (task->parent != NULL && !is_inner)
+		return take_payload(task, REDIS_PAYLOAD_NUMBER);
+	reply = reply_create(REDIS_REPLY_IS_INTEGER, NULL, 0);
 	if (reply != NULL)
 		reply->integer = value;
-	return reply;
+	return is_inner ? take_inner(task, reply) : reply;
 }
 
 static void *create_nil(const redisReadTask *task)
 {
-	return task->parent == NULL ? reply_create(REDIS_REPLY_IS_NIL, NULL, 0) : NULL;
+	return task->parent == NULL ? reply_create(REDIS_REPLY_IS_NIL, NULL, 0)
+				    : take_payload(task, REDIS_PAYLOAD_NIL);
 }
 
 #if HIREDIS_MAJOR >= 1
@@ -235,6 +301,7 @@ void redis_reader_destroy(struct redis_reader **reader)
 	if ((*reader)->parser != NULL)
 		redisReaderFree((*reader)->parser);
 	free((*reader)->page);
+	free((*reader)->inner);
 	free(*reader);
 	*reader = NULL;
 }
@@ -272,14 +339,14 @@ static int reader_check_rest(struct redis_reader *reader)
 	return RSHM_E_PROTOCOL;
 }
 
-int redis_reader_next(struct redis_reader *reader, bool page_wanted, struct redis_reply **ret)
+int redis_reader_next(struct redis_reader *reader, enum redis_shape shape, struct redis_reply **ret)
 {
 	void *object = NULL;
 	struct redis_reply *reply;
 
 	if (reader->parser == NULL)
 		return RSHM_MISS;
-	reader->page_wanted = page_wanted;
+	reader->shape = shape;
 	if (redisReaderGetReply(reader->parser, &object) != REDIS_OK) {
 		if (reader->fault == NULL)
 			reader->fault = reader->parser->err == REDIS_ERR_OOM
@@ -288,7 +355,13 @@ int redis_reader_next(struct redis_reader *reader, bool page_wanted, struct redi
 		return RSHM_E_PROTOCOL;
 	}
 	reply = object;
-	if (reply != NULL && reply->type == REDIS_REPLY_IS_PAGE)
+	if (reply != NULL && reader->inner != NULL) {
+		*ret = reader->inner;
+		reader->inner = NULL;
+		free(reply);
+		return RSHM_OK;
+	}
+	if (reply != NULL && (reply->type == REDIS_REPLY_IS_PAGE || reply->type == REDIS_REPLY_IS_PUSH))
 		return page_finish(reader, reply, ret);
 	if (reply != NULL) {
 		*ret = reply;

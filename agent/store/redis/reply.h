@@ -1,8 +1,8 @@
 /*
  * reply.h - what a server sends, taken apart by hiredis' redisReader, and what its errors mean.
  *
- * The server is not trusted. SCAN is the only command of this store that is answered by an array, so none is accepted
- * but in its place and shape; neither is any RESP3 type, an answer above a limit, or a line that does not end. One
+ * The server is not trusted. SCAN and EXEC are the only commands of this store that are answered by an array, and a feed is
+ * pushed arrays of three; none is accepted but in its place and shape; neither is any RESP3 type, an answer above a limit, or a line that does not end. One
  * thread; nothing blocks.
  */
 #ifndef RIPTIDE_STORE_REDIS_REPLY_H
@@ -20,6 +20,23 @@ enum redis_reply_type {
 	REDIS_REPLY_IS_INTEGER,
 	REDIS_REPLY_IS_NIL,
 	REDIS_REPLY_IS_PAGE, /* of SCAN: `bytes` are {u32 length, bytes}: the cursor, then the names */
+	/* of a feed: `bytes` as of a page: the kind, the channel, then the payload; `integer` is an enum redis_payload */
+	REDIS_REPLY_IS_PUSH,
+};
+
+enum redis_payload {
+	REDIS_PAYLOAD_ITEMS,    /* one string, or an array of any number */
+	REDIS_PAYLOAD_NIL,      /* nothing was said: of invalidations, everything is meant */
+	REDIS_PAYLOAD_TOO_MUCH, /* more than `reply_max` bytes, of which not all were kept */
+	REDIS_PAYLOAD_NUMBER,
+};
+
+/* What may come next, beside the plain answers. */
+enum redis_shape {
+	REDIS_SHAPE_PLAIN,
+	REDIS_SHAPE_PAGE,
+	REDIS_SHAPE_PUSH,
+	REDIS_SHAPE_EXEC, /* a transaction's two answers, of which the first is wanted, and comes in their place */
 };
 
 /* Freed with free(). */
@@ -27,7 +44,7 @@ struct redis_reply {
 	enum redis_reply_type type;
 	long long integer;
 	size_t length;
-	char bytes[]; /* of string, status, error and page; followed by a NUL */
+	char bytes[]; /* of string, status, error, page and push; followed by a NUL */
 };
 
 struct redis_reader;
@@ -43,11 +60,11 @@ int redis_reader_feed(struct redis_reader *reader, const void *bytes, size_t len
 /*
  * RSHM_OK with the next answer, the caller's to free; RSHM_MISS if more must be received; RSHM_E_PROTOCOL if what came can
  * never become an answer: the connection is to be dropped, and redis_reader_fault() says why. RSHM_E_NOMEM.
- * `page_wanted`: it answers a SCAN; the same at each call until that answer has come.
+ * `shape`: the same at each call until that answer has come.
  */
-int redis_reader_next(struct redis_reader *reader, bool page_wanted, struct redis_reply **ret);
+int redis_reader_next(struct redis_reader *reader, enum redis_shape shape, struct redis_reply **ret);
 
-/* Takes the next item of a page from *position, 0 at first. False: that was the last. */
+/* Takes the next item of a page or push from *position, 0 at first. False: that was the last. */
 bool redis_reply_page_next(const struct redis_reply *page, size_t *position, const char **ret_bytes,
 			   size_t *ret_length);
 const char *redis_reader_fault(const struct redis_reader *reader);
