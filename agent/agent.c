@@ -444,8 +444,13 @@ static int bring_up(struct agent *a, char *error, size_t error_len)
 		presence_begin(&a->presence);
 		status = start_workers(a, error, error_len);
 	}
-	if (status == RSHM_OK)
+	/* Whoever finds us answering may tell us to stop: it is taken up when the loop runs. */
+	if (status == RSHM_OK) {
+		uv_signal_start(&a->on_term, stop_on_signal, SIGTERM);
+		uv_signal_start(&a->on_int, stop_on_signal, SIGINT);
+		uv_signal_start(&a->on_hup, reload_on_signal, SIGHUP);
 		status = open_control(a, error, error_len);
+	}
 	return status;
 }
 
@@ -485,9 +490,6 @@ int agent_start(const struct config_sources *sources, struct config *config, str
 	}
 	a->started_ms = clock_monotonic_ms();
 	uv_timer_start(&a->beat, beat_on_timer, BEAT_MS, BEAT_MS);
-	uv_signal_start(&a->on_term, stop_on_signal, SIGTERM);
-	uv_signal_start(&a->on_int, stop_on_signal, SIGINT);
-	uv_signal_start(&a->on_hup, reload_on_signal, SIGHUP);
 	*ret = a;
 	return RSHM_OK;
 }

@@ -25,6 +25,7 @@
 #include "shm/order.h"
 #include "shm/os/acl.h"
 
+#define NEGATIVE_STEPS 1024u  /* of the ring, looked at for expired absences at a time */
 #define MOVE_STEPS 2048u      /* entries looked at per slice */
 #define MOVE_BYTES (1u << 20) /* copied per slice */
 #define RETRY_MS 5000u        /* after an allocation failed */
@@ -65,7 +66,7 @@ struct hot {
 	void *reclaim_context;
 	rshm_drop_fn *drop_hook;
 	void *drop_context;
-	uint64_t negatives;
+	uint64_t negatives, negatives_cursor;
 	void (*closed)(void *context);
 	void *closed_context;
 };
@@ -268,6 +269,8 @@ static void move_entry(struct hot *hot, const struct rshm_item *item)
 		(void)rshm_writer_put(&hot->next->writer, item);
 }
 
+static void count_negatives(struct hot *hot);
+
 static void switch_over(struct hot *hot)
 {
 	struct body *old = hot->current;
@@ -278,6 +281,9 @@ static void switch_over(struct hot *hot)
 	hot->next = NULL;
 	set_location(hot);
 	hot->growths++;
+	/* Expired ones did not move, and what the new ring dropped while it was filled told nobody. */
+	hot->negatives_cursor = 0;
+	count_negatives(hot);
 	log_info("cache", "tenant %s: hot ring grew to %llu MiB, %llu entries moved", hot->settings.tenant,
 		 (unsigned long long)(hot->current->writer.units * RSHM_UNIT >> 20),
 		 (unsigned long long)hot->current->writer.live_entries);
@@ -418,6 +424,7 @@ static void count_negatives(struct hot *hot)
 	uint32_t steps = UINT32_MAX;
 	struct rshm_item item;
 
+	hot->negatives = 0;
 	while (hot_walk(hot, &cursor, &steps, &item))
 		hot->negatives += is_negative(&item);
 }
@@ -496,6 +503,20 @@ static void forget_negative(struct hot *hot, const void *key, size_t key_len)
 		hot->negatives--;
 }
 
+/* The budget is used up: looks a little further for some whose time is over. */
+static void forget_expired_negatives(struct hot *hot)
+{
+	uint64_t now_ms = clock_monotonic_ms();
+	uint32_t steps = NEGATIVE_STEPS;
+	struct rshm_item item;
+
+	while (hot_walk(hot, &hot->negatives_cursor, &steps, &item))
+		if (is_negative(&item) && now_ms >= item.control_b)
+			hot_remove(hot, item.key, item.key_len);
+	if (hot->negatives_cursor >= hot->current->writer.head)
+		hot->negatives_cursor = 0;
+}
+
 int hot_put(struct hot *hot, const struct rshm_item *item)
 {
 	int status;
@@ -505,6 +526,8 @@ int hot_put(struct hot *hot, const struct rshm_item *item)
 		return RSHM_E_NOMEM;
 	}
 	forget_negative(hot, item->key, item->key_len);
+	if (is_negative(item) && hot->negatives >= hot->settings.negatives_max)
+		forget_expired_negatives(hot);
 	if (is_negative(item) && hot->negatives >= hot->settings.negatives_max) {
 		hot_remove(hot, item->key, item->key_len);
 		return RSHM_E_FULL;

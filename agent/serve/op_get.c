@@ -323,8 +323,8 @@ static void get_on_spilled(struct entry_op *op, bool found)
 		op->remaining_ms = RSHM_NEVER;
 		op->answer_flags |= RSHM_ANSWER_STALE;
 		op->tenant->counts.stale++;
-		count_hit(op);
-		entry_complete(op, RSHM_OK, true);
+		/* Not shared: who asked for a fresh one must not get it. */
+		entry_answer(op, false);
 	} else {
 		entry_complete(op, op->load_status == RSHM_E_UNKNOWN ? RSHM_E_TIMEDOUT : op->load_status, true);
 	}
@@ -349,10 +349,10 @@ static void get_on_loaded(struct entry_op *op, int status)
 	if (status == RSHM_OK) {
 		entry_publish(op, op->result_metadata, op->result_metadata_len, op->result_value,
 			      op->result_value_len);
-		count_hit(op);
-		entry_complete(op, RSHM_OK, true);
+		entry_answer(op, true);
 	} else if (status == RSHM_MISS) {
 		hot_remove(op->tenant->hot, op->key, op->key_len);
+		spilling_remove(op->tenant, op->key, op->key_len);
 		count_miss(op);
 		entry_complete(op, RSHM_MISS, true);
 	} else if (op->store.status < 0 && answer_from_hot(op, !(op->flags & RSHM_REQUEST_FRESH))) {

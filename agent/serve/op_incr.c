@@ -44,6 +44,9 @@ static void incr_on_written(struct entry_op *op, int status)
 		incr_start(op);
 		return;
 	}
+	/* Who loads the key at this moment may bring what was there before. */
+	if (status == RSHM_OK || status == RSHM_E_UNKNOWN)
+		loading_written(op->worker->loading, op->tenant, op->key, op->key_len, clock_monotonic_ms());
 	op->result_metadata_len = 0;
 	op->result_value = &op->number;
 	op->result_value_len = sizeof(op->number);

@@ -113,7 +113,9 @@ static void clear_on_stored(struct store_request *request)
 	} else if (request->status == RSHM_E_UNKNOWN) {
 		/* Perhaps another generation is in force: ask before anything else. */
 		hot_clear(tenant->hot);
+		tag_epochs_forget_all(tenant->tag_epochs);
 		tenant->space.generation = 0;
+		loading_forget(op->worker->loading, tenant);
 	}
 	entry_complete(op, request->status, false);
 }

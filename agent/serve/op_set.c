@@ -110,6 +110,10 @@ static void write_envelope(struct entry_op *op, int status)
 		.writer_id = op->worker->env->writer_id,
 	};
 
+	/* Voided while the tags were asked for. */
+	if (status == RSHM_OK && op->ticket &&
+	    !loading_holds(op->worker->loading, op->tenant, op->key, op->key_len, op->ticket))
+		status = RSHM_CONFLICT;
 	if (status == RSHM_OK)
 		tagging_fill(op->tags, &input);
 	envelope_buffer_fini(&op->envelope);
@@ -117,7 +121,7 @@ static void write_envelope(struct entry_op *op, int status)
 	if (status == RSHM_OK)
 		status = envelope_encode(&input, &compression, &op->envelope);
 	dictionary_unref(&dictionary);
-	if (status < 0) {
+	if (status != RSHM_OK) {
 		op->written(op, status);
 		return;
 	}

@@ -168,12 +168,17 @@ static void space_submit(struct store *store, struct store_request *request)
 {
 	struct space *space = space_of(store);
 
+	/* The backend may be gone; what stood in line behind the last operations still comes here. */
+	if (space->closing) {
+		answer(request, RSHM_E_CLOSED);
+		return;
+	}
 	if (space->generation || !names_an_entry(request) || request->name.generation) {
 		pass_on(space, request);
 		return;
 	}
-	if (space->closing || space->waiting_count >= space->waiting_max) {
-		answer(request, space->closing ? RSHM_E_CLOSED : RSHM_E_AGAIN);
+	if (space->waiting_count >= space->waiting_max) {
+		answer(request, RSHM_E_AGAIN);
 		return;
 	}
 	request->next = space->waiting;

@@ -72,20 +72,19 @@ void spilling_destroy(struct serve_tenant *tenant)
 void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item)
 {
 	const struct serve_environment *env = tenant->worker->env;
-	uint32_t skip, print, *mark;
+	uint32_t print, *mark;
 	struct envelope_buffer envelope = {0};
 	struct envelope_input input;
 	struct store_name name;
 
 	if (!tenant->spilling || !tenant->space.generation ||
-	    rshm_control_flags(item->control_a) & RSHM_FLAG_NEGATIVE || !tagging_holds(tenant, item))
+	    rshm_control_flags(item->control_a) & (RSHM_FLAG_NEGATIVE | RSHM_FLAG_TAGGED))
 		return;
-	skip = tagging_prefix(item);
 	input = (struct envelope_input){
 		.key = item->key,
 		.key_len = item->key_len,
-		.metadata = (const unsigned char *)item->metadata + skip,
-		.metadata_len = item->metadata_len - skip,
+		.metadata = item->metadata,
+		.metadata_len = item->metadata_len,
 		.value = item->value,
 		.value_len = item->value_len,
 		.created_ms = item->version >> 16,

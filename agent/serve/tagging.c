@@ -301,6 +301,9 @@ static void invalidate_on_stored(struct store_request *request)
 	/* Whether it happened or not: forgetting costs a question, and bumping some misses. */
 	tag_epochs_forget(op->tenant->tag_epochs, &tag);
 	hot_bump_tag(op->tenant->hot, tags_slot(&tag));
+	/* What is being loaded may be from before, and would get the new epoch. */
+	if (request->status >= 0 || request->status == RSHM_E_UNKNOWN)
+		loading_forget(op->worker->loading, op->tenant);
 	entry_complete(op, request->status, false);
 }
 

@@ -12,9 +12,12 @@ static void page_on_listed(struct store_request *request);
 
 static void finish(struct walk *walk)
 {
-	free(walk->keys);
+	unsigned char *keys = walk->keys;
+
+	/* The last item has not left its turn yet, and who enters in `done` is compared with its key. */
 	walk->keys = NULL;
 	walk->done(walk, walk->status);
+	free(keys);
 }
 
 static void ask_page(struct walk *walk)

@@ -31,7 +31,7 @@
 #define GRACE_MS 2000
 #define RECOVERY_MS 15000
 #define KEYS 8
-#define NUMBERS 8192u
+#define NUMBERS (1u << 20)
 #define VALUE_BYTES 6000u
 #define KEY_OF(key) "riptide:v1:{default.0}:1:c:" key
 
@@ -110,11 +110,15 @@ static inline int write_next(struct fixture *f, int key)
 	struct ledger *ledger = &f->ledgers[key];
 	unsigned char value[VALUE_BYTES];
 	uint64_t began_ms = e2e_now_ms();
-	uint32_t number = ++ledger->last % NUMBERS;
+	uint32_t number = ++ledger->last;
 	char text[16];
 	size_t length = cold_key(key, text);
 	int status;
 
+	if (number >= NUMBERS) {
+		wrong(f, "more than %u writes of a key", NUMBERS);
+		return RIPTIDE_EINVALID;
+	}
 	make_value(value, key, number);
 	status = riptide_set(f->handle, text, length, value, sizeof(value), NULL, NULL);
 	judge_call(f, "a set", began_ms, status);

@@ -178,10 +178,10 @@ int agent_process_start(struct agent_process *p, const char *const settings[])
 	return -1;
 }
 
-/* Only a signal ends an agent: one that had ended by itself had crashed. */
+/* Only a signal ends an agent with status 0: one that had ended otherwise had crashed. */
 static bool was_alive(struct agent_process *p)
 {
-	if (p->pid == 0 || !has_ended(p))
+	if (p->pid == 0 || !has_ended(p) || p->wait_status == 0)
 		return true;
 	show_log(p, "had ended by itself");
 	return false;

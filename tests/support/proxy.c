@@ -26,7 +26,7 @@
 #define GREETING_MESSAGES 3u
 #define TURN_MS 5
 #define SWAPPED 4u /* replies that are held to be swapped: two answers of two parts */
-#define CORRUPT_MIN 100u
+#define CORRUPT_BEHIND 100u
 
 struct stream {
 	unsigned char bytes[BUFFER_BYTES];
@@ -37,6 +37,7 @@ struct stream {
 struct pair {
 	int agent, server;
 	bool ended, reset; /* to be closed at the end of the turn; so that the agent gets a reset */
+	bool deaf;         /* nothing goes to the server any more */
 	bool mute;         /* nothing goes to the agent any more */
 	struct stream requests, replies;
 	struct stream out; /* to the agent */
@@ -146,10 +147,11 @@ static void on_request(struct proxy *proxy, struct pair *pair, const unsigned ch
 	bool spared = pair->requests.messages++ < GREETING_MESSAGES && !proxy->now.greeting_too;
 	enum proxy_manner manner = spared ? PROXY_PASS : proxy->now.manner;
 
-	if (pair->mute)
+	if (pair->deaf)
 		return;
 	switch (manner) {
 	case PROXY_DROP:
+		pair->deaf = true;
 		break;
 	case PROXY_ANSWER:
 		put_text(proxy, pair);
@@ -169,8 +171,10 @@ static void cut(struct proxy *proxy, struct pair *pair, const unsigned char *byt
 	enum proxy_manner manner = proxy->now.manner;
 
 	append(pair, &pair->out, bytes, proxy->now.after < length ? proxy->now.after : length);
+	/* Before the agent can notice. */
+	count_shot(proxy);
 	flush_out(proxy, pair);
-	pair->mute = true;
+	pair->mute = pair->deaf = true;
 	if (manner == PROXY_CUT_HALF) {
 		(void)shutdown(pair->agent, SHUT_WR);
 		return;
@@ -207,9 +211,9 @@ static void corrupt(struct proxy *proxy, struct pair *pair, const unsigned char 
 	size_t head = (size_t)((const unsigned char *)memchr(bytes, '\n', length) - bytes) + 1, place;
 
 	append(pair, &pair->out, bytes, length);
-	if (bytes[0] != '$' || length < head + CORRUPT_MIN || pair->ended)
+	if (bytes[0] != '$' || length < head + CORRUPT_BEHIND + 3 || pair->ended)
 		return;
-	place = head + (proxy_spoiled(proxy) * 7919u) % (length - head - 2);
+	place = head + CORRUPT_BEHIND + proxy_spoiled(proxy) * 7919u % (length - head - 2 - CORRUPT_BEHIND);
 	pair->out.bytes[pair->out.length - length + place] ^= 0x20;
 	count_shot(proxy);
 }
@@ -223,13 +227,13 @@ static void on_reply(struct proxy *proxy, struct pair *pair, const unsigned char
 		release_held(pair);
 	switch (manner) {
 	case PROXY_SWALLOW:
+		pair->mute = true;
 		count_shot(proxy);
 		break;
 	case PROXY_CUT_RESET:
 	case PROXY_CUT_END:
 	case PROXY_CUT_HALF:
 		cut(proxy, pair, bytes, length);
-		count_shot(proxy);
 		break;
 	case PROXY_EXTRA:
 		append(pair, &pair->out, bytes, length);
