@@ -353,8 +353,12 @@ static void stop_on_signal(uv_signal_t *handle, int number)
 
 static void reload_on_signal(uv_signal_t *handle, int number)
 {
+	struct agent *a = handle->data;
+
 	(void)number;
-	reload_now(handle->data);
+	/* Workers end under our hands. */
+	if (!a->stopping)
+		reload_now(a);
 }
 
 static void destroy(struct agent **agent, bool keep)
@@ -421,6 +425,7 @@ static int prepare(struct agent *a, char *error, size_t error_len)
 	a->client_places = calloc(a->client_place_count, sizeof(bool));
 	raise_limits();
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN); /* until there is something to reload */
 	hlc_init(&a->hlc, 0);
 	return a->client_places ? RSHM_OK : RSHM_E_NOMEM;
 }

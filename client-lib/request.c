@@ -208,7 +208,8 @@ static enum wait end_wait(struct exchange *x, enum wait outcome, bool is_last_pi
 
 	if (state == RSHM_SLOT_ANSWERED)
 		return WAIT_ANSWERED;
-	x->may_have_run = state != RSHM_SLOT_SUBMITTED && is_last_piece;
+	if (state != RSHM_SLOT_SUBMITTED && is_last_piece)
+		x->may_have_run = true;
 	return outcome;
 }
 
@@ -336,6 +337,7 @@ static enum wait fetch_rest(struct exchange *x, int *ret_status)
 	const struct rshm_answer first = x->call->answer;
 	uint32_t had = first.piece_len;
 
+	x->may_have_run = true; /* it was answered: a lost rest of the answer undoes nothing */
 	read_piece(x, &first, first.metadata_len);
 	while (had < first.answer_len) {
 		struct rshm_answer piece;

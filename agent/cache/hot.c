@@ -12,11 +12,13 @@
 #include "agent/cache/hot.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "agent/base/assert.h"
@@ -194,6 +196,18 @@ static bool header_is_ours(const struct hot *hot, const struct rshm_map *map)
 	       strncmp(s->tenant, hot->settings.tenant, sizeof(s->tenant)) == 0;
 }
 
+/* Who was a user of the tenant could open the segment again: only one for the very same users is adopted. */
+static bool grants_the_right_users(const struct hot *hot, const char *name)
+{
+	const struct hot_settings *s = &hot->settings;
+	int fd = shm_open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	bool same = fd >= 0 && rshm_acl_is(fd, s->users, s->user_count, s->groups, s->group_count);
+
+	if (fd >= 0)
+		close(fd);
+	return same;
+}
+
 /* Retires what can be reached of an object that will not be adopted, so that no reader stays on it. */
 static void discard_object(struct hot *hot, struct rshm_map *map, const char *name)
 {
@@ -214,6 +228,8 @@ static struct body *body_adopt(struct hot *hot, const char *name)
 		return NULL;
 	snprintf(body->name, sizeof(body->name), "%s", name);
 	status = rshm_map_adopt(name, &body->map);
+	if (status == RSHM_OK && !grants_the_right_users(hot, name))
+		status = RSHM_E_DENIED;
 	if (status == RSHM_OK && !header_is_ours(hot, &body->map))
 		status = RSHM_E_UNSUPPORTED;
 	if (status == RSHM_OK)

@@ -58,7 +58,8 @@ static bool serve_tenant_turn(struct worker *worker, struct serve_tenant *tenant
 		/* A dropped client has left the ring, and another one is first. */
 		if (tenant->clients == client)
 			tenant->clients = client->next;
-		if (was_last || !tenant->clients || tenant->deficit < 0)
+		/* It may have been dropped by what another client's request set off; its memory goes in a later turn. */
+		if (was_last || last->dropped || !tenant->clients || tenant->deficit < 0)
 			break;
 	}
 	if (tenant->deficit > 0)

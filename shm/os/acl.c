@@ -54,3 +54,16 @@ int rshm_acl_grant(int fd, const uid_t *users, size_t user_count, const gid_t *g
 	errno = saved;
 	return failed ? RSHM_E_SYSTEM : RSHM_OK;
 }
+
+int rshm_acl_is(int fd, const uid_t *users, size_t user_count, const gid_t *groups, size_t group_count)
+{
+	acl_t wanted = acl_init((int)(user_count + group_count) + 4), present = acl_get_fd(fd);
+	int same = wanted && present && fill(&wanted, users, user_count, groups, group_count) == 0 &&
+		   acl_cmp(present, wanted) == 0;
+
+	if (wanted)
+		acl_free(wanted);
+	if (present)
+		acl_free(present);
+	return same;
+}

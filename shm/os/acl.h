@@ -12,4 +12,7 @@
  */
 int rshm_acl_grant(int fd, const uid_t *users, size_t user_count, const gid_t *groups, size_t group_count);
 
+/* Does the object grant exactly that? Also false if it cannot be found out. */
+int rshm_acl_is(int fd, const uid_t *users, size_t user_count, const gid_t *groups, size_t group_count);
+
 #endif
