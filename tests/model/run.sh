@@ -22,11 +22,11 @@ verdict()
 	if [ "$3" = "$4" ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 
-# spin_case MODEL VARIANT EXPECTED
+# spin_case MODEL VARIANT EXPECTED [DEFINES]
 spin_case()
 {
-	local model=$1 variant=$2 expected=$3 dir="$build/$1-$2" begun=$SECONDS got states define=
-	[ "$variant" = sound ] || define="-DBUG_$variant"
+	local model=$1 variant=$2 expected=$3 dir="$build/$1-$2" begun=$SECONDS got states define=${4-}
+	if [ "$variant" != sound ] && [ -z "$define" ]; then define="-DBUG_$variant"; fi
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	(
@@ -65,7 +65,10 @@ litmus_case()
 
 spin_models="ring:NO_TAIL_CHECK,TAIL_AFTER_BYTES,WORD_BEFORE_BYTES,HEAD_AFTER_WORD,TWO_WORDS
 slot:PLAIN_ANSWER,FREE_AT_ABANDON
-bell:NO_SECOND_LOOK,NO_CLIENT_FENCE,NO_WORKER_FENCE,WAITING_READ_EARLY"
+bell:NO_SECOND_LOOK,NO_CLIENT_FENCE,NO_WORKER_FENCE,WAITING_READ_EARLY
+lease:PRESENT_CANARY,TWO_CANARIES,OLD_NAMES,PROOF_BY_PING,PROOF_BY_WRITER,NO_FENCE_WHEN_ARMED,NO_FENCE_ON_LOSS,NOT_WITHHELD
+inflight:MARK_IGNORED,NO_REMOVAL,CHECK_IGNORED,ANSWER_NOT_NOTED,LAST_NOTE_COUNTS,DEADLINE_IGNORED,PATCH_UNCOMPARED,EPOCH_IGNORED,\
+PROBE_OF_BEFORE,NO_BARRIER,NO_SECOND_FENCE"
 litmus_files="ring:NO_TAIL_CHECK,TAIL_AFTER_BYTES,NO_WRITER_FENCE,RELAXED_WORD_STORE,RELAXED_WORD_LOAD,NO_READER_FENCE,ACQUIRE_LOAD_FOR_FENCE
 control:RELAXED_STORE_OF_A,RELAXED_LOAD_OF_A,A_BEFORE_B
 bell:NO_CLIENT_FENCE,NO_WORKER_FENCE
@@ -76,6 +79,9 @@ if command -v spin >/dev/null 2>&1 && command -v "$cc" >/dev/null 2>&1; then
 		spin_case "${entry%%:*}" sound holds
 		for bug in $(tr , ' ' <<<"${entry#*:}"); do spin_case "${entry%%:*}" "$bug" refuted; done
 	done
+	spin_case lease two-writes holds '-DWRITES=2 -DEND=3'
+	spin_case lease without-fence-on-loss holds -DWITHOUT_FENCE_ON_LOSS
+	spin_case inflight two-foreign holds '-DFOREIGN=2 -DOWN=1'
 else
 	echo 'skipped: the spin models; install spin and a C compiler'
 	skipped=$((skipped + 1))
