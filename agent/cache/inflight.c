@@ -25,7 +25,7 @@ struct inflight_key {
 	bool draining; /* drain() is on the stack: leaving only takes the operation out */
 	/* of the active operation */
 	bool marked, noted;
-	uint64_t noted_version, began_round;
+	uint64_t noted_version, noted_expiry_ms, began_round;
 };
 
 struct inflight {
@@ -210,25 +210,33 @@ void inflight_mark_all(struct inflight *table)
 }
 
 void inflight_note_version(struct inflight *table, const void *tenant, const void *key, size_t key_len,
-			   uint64_t version)
+			   uint64_t version, uint64_t expiry_ms)
 {
 	struct inflight_key *record = active(table, tenant, key, key_len);
 
 	if (!record)
 		return;
-	/* Two versions in one turn: at least one of them is a foreign change. */
-	record->marked |= record->noted && record->noted_version != version;
+	/* Two answers in one turn, and nobody knows which is the later: at least one of them is of a foreign change. */
+	record->marked |= record->noted && (record->noted_version != version || record->noted_expiry_ms != expiry_ms);
 	record->noted = true;
 	record->noted_version = version;
+	record->noted_expiry_ms = expiry_ms;
 }
 
-bool inflight_may_publish(const struct inflight *table, const struct inflight_op *op, uint64_t version)
+static bool fits_note(const struct inflight_key *record, uint64_t version, uint64_t expiry_ms)
+{
+	return record->noted_version == version &&
+	       (record->noted_expiry_ms == 0 || (expiry_ms != 0 && expiry_ms <= record->noted_expiry_ms));
+}
+
+bool inflight_may_publish(const struct inflight *table, const struct inflight_op *op, uint64_t version,
+			  uint64_t expiry_ms)
 {
 	const struct inflight_key *record = op->record;
 
 	must(record->first == op);
 	return !record->marked && record->began_round == table->round &&
-	       (!record->noted || record->noted_version == version);
+	       (!record->noted || fits_note(record, version, expiry_ms));
 }
 
 uint32_t inflight_count(const struct inflight *table)

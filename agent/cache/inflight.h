@@ -52,14 +52,15 @@ void inflight_mark(struct inflight *table, const void *tenant, const void *key, 
 /* The same for all keys of all tenants. */
 void inflight_mark_all(struct inflight *table);
 /*
- * The store had this version of the key (0: nothing) after a change that may have been the operation's own: it must not
- * publish another one.
+ * The store had this version of the key (0: nothing), expiring then (wall clock; 0: never), after a change that may have been
+ * the operation's own: it must not publish another one, nor one that lives longer.
  */
 void inflight_note_version(struct inflight *table, const void *tenant, const void *key, size_t key_len,
-			   uint64_t version);
+			   uint64_t version, uint64_t expiry_ms);
 
-/* Whether the operation, whose turn it is, may publish this version. */
-bool inflight_may_publish(const struct inflight *table, const struct inflight_op *op, uint64_t version);
+/* Whether the operation, whose turn it is, may publish this version with this expiry (wall clock; 0: never). */
+bool inflight_may_publish(const struct inflight *table, const struct inflight_op *op, uint64_t version,
+			  uint64_t expiry_ms);
 
 uint32_t inflight_count(const struct inflight *table);
 

@@ -14,10 +14,10 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
-#include "agent/store/envelope.h"
 
 #define STEPS_PER_TURN 512u
 #define RETRY_MS 1000u
+#define GRAIN_MS 20u /* between the clocks that deadlines are told by */
 #define PROBE_DEADLINE_MS 5000u
 
 struct probe {
@@ -89,6 +89,13 @@ static void finish_pass(struct revalidation *r)
 		 (unsigned long long)r->figures.confirmed, (unsigned long long)r->figures.removed);
 }
 
+bool revalidation_outlives(const struct rshm_item *item, const struct envelope_head *head)
+{
+	uint64_t now_ms = clock_realtime_ms(), left_ms = head->expiry_ms > now_ms ? head->expiry_ms - now_ms : 0;
+
+	return head->expiry_ms != 0 && item->control_b > clock_monotonic_ms() + left_ms + GRAIN_MS;
+}
+
 static void settle(struct revalidation *r, const struct probe *probe, int status, const struct envelope_head *head)
 {
 	uint64_t control_a = rshm_control_a(probe->flags, r->source_number, probe->epoch);
@@ -97,7 +104,7 @@ static void settle(struct revalidation *r, const struct probe *probe, int status
 	r->figures.checked++;
 	if (!hot_find(r->hot, probe->key, probe->key_len, &item) || item.version != probe->version)
 		return;
-	if (status == RSHM_OK && head->version == probe->version) {
+	if (status == RSHM_OK && head->version == probe->version && !revalidation_outlives(&item, head)) {
 		if (probe->epoch != present_epoch(r))
 			r->missed = true;
 		else if (hot_patch(r->hot, probe->key, probe->key_len, probe->version, control_a, probe->control_b))

@@ -11,6 +11,7 @@
 #include <uv.h>
 
 #include "agent/cache/hot.h"
+#include "agent/store/envelope.h"
 #include "agent/store/store.h"
 
 #define REVALIDATION_WINDOW 128u /* heads asked for at a time */
@@ -29,6 +30,9 @@ struct revalidation_figures {
 int revalidation_create(uv_loop_t *loop, struct hot *hot, struct store *store, const struct store_name *name,
 			uint32_t source_number, const struct rshm_source *source, const uint64_t *max_age_ms,
 			struct revalidation **ret);
+
+/* Whether a copy lives longer than the store's entry, whose head this is: somebody has shortened its life, or removed its end. */
+bool revalidation_outlives(const struct rshm_item *item, const struct envelope_head *head);
 
 /* Begins a pass, or begins anew if one runs. */
 void revalidation_start(struct revalidation *revalidation);

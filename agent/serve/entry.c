@@ -60,7 +60,7 @@ static bool may_share(const struct entry_op *op)
 
 	if (worker->coherence == STORE_SOLE)
 		return true;
-	return inflight_may_publish(worker->inflight, &op->inflight, op->version) &&
+	return inflight_may_publish(worker->inflight, &op->inflight, op->version, op->expiry_ms) &&
 	       clock_monotonic_ms() - op->asked_ms < worker->lease.lease_ms / 2;
 }
 
@@ -209,7 +209,7 @@ void entry_publish(struct entry_op *op, const void *metadata, size_t metadata_le
 	}
 	/* Fenced, cleared, or changed by others between question and answer: only the caller gets the result. */
 	if (status < 0 || op->epoch != entry_epoch(op) || op->store.name.generation != tenant->space.generation ||
-	    (op->entered && !inflight_may_publish(op->worker->inflight, &op->inflight, op->version))) {
+	    (op->entered && !inflight_may_publish(op->worker->inflight, &op->inflight, op->version, op->expiry_ms))) {
 		hot_remove(tenant->hot, op->key, op->key_len);
 		return;
 	}

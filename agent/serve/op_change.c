@@ -89,7 +89,11 @@ static void touch_on_stored(struct store_request *request)
 	struct hot *hot = op->tenant->hot;
 	struct rshm_item item;
 
-	if (request->status == RSHM_OK && hot_find(hot, op->key, op->key_len, &item)) {
+	if (request->status == RSHM_OK && hot_find(hot, op->key, op->key_len, &item) &&
+	    !inflight_may_publish(op->worker->inflight, &op->inflight, item.version, op->expiry_ms)) {
+		/* Somebody else has touched or written it meanwhile. */
+		hot_remove(hot, op->key, op->key_len);
+	} else if (request->status == RSHM_OK && hot_find(hot, op->key, op->key_len, &item)) {
 		uint64_t deadline = entry_hot_deadline(op, op->expiry_ms);
 
 		/* A copy that lives by max_age keeps its age: touching proves nothing about its value. */

@@ -97,8 +97,11 @@ static void take_entry_version(struct serve_tenant *tenant, const struct check *
 		forget_entry(tenant, check->key, check->key_len);
 		return;
 	}
-	inflight_note_version(tenant->worker->inflight, tenant, check->key, check->key_len, head->version);
-	if (!hot_find(tenant->hot, check->key, check->key_len, &item) || item.version == head->version)
+	inflight_note_version(tenant->worker->inflight, tenant, check->key, check->key_len, head->version,
+			      head->expiry_ms);
+	/* A touch leaves the version as it is. */
+	if (!hot_find(tenant->hot, check->key, check->key_len, &item) ||
+	    (item.version == head->version && !revalidation_outlives(&item, head)))
 		return;
 	hot_remove(tenant->hot, check->key, check->key_len);
 	loading_written(tenant->worker->loading, tenant, check->key, check->key_len, clock_monotonic_ms());

@@ -219,8 +219,11 @@ static void write_foreign(struct role *role, redisContext **redis, uint32_t key,
 	const struct timeval patience = {.tv_sec = 10};
 	redisReply *reply = NULL;
 
-	if (!*redis)
+	if (!*redis) {
 		*redis = redisConnectUnixWithTimeout(role->f->server.unix_path, patience);
+		if (*redis && !(*redis)->err)
+			(void)redisSetTimeout(*redis, patience);
+	}
 	if (*redis && !(*redis)->err)
 		reply = redisCommand(*redis, commands[next_random(random) % COUNT(commands)], (unsigned)key);
 	/* What dies at its time is not there at once. */
@@ -256,8 +259,9 @@ static int client_main(void *context)
 	redisContext *redis = NULL;
 	riptide *handle;
 
-	/* The descriptors of the links are the parent's. */
+	/* The descriptors of the links are the parent's; hiredis writes to connections that were killed. */
 	close_range(3, ~0u, 0);
+	signal(SIGPIPE, SIG_IGN);
 	handle = role->host < HOSTS ? open_patiently(role) : NULL;
 	while (!rshm_load_relaxed32(role->f->end)) {
 		uint32_t key = next_random(&random) % LEDGER_KEYS;
@@ -488,8 +492,13 @@ static int teardown(void **state)
 	int status = 0;
 
 	rshm_store_relaxed32(f->end, 1);
-	for (size_t i = 0; i < f->child_count; i++)
-		status |= e2e_join(f->children[i], 20000);
+	for (size_t i = 0; i < f->child_count; i++) {
+		int ended = e2e_join(f->children[i], 30000);
+
+		if (ended != 0)
+			print_message("client %zu ended with %d\n", i, ended);
+		status |= ended;
+	}
 	for (size_t host = 0; host < HOSTS; host++) {
 		if (f->agents[host].folder[0])
 			status |= agent_process_stop_and_clean(&f->agents[host]);

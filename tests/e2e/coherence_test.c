@@ -203,6 +203,24 @@ static void own_copies_stay_hot_while_only_we_write(void **state)
 	assert_true(info.flags & RIPTIDE_HOT);
 }
 
+static void a_life_that_one_host_shortens_ends_on_the_other(void **state)
+{
+	struct fixture *f = fixture_of(state);
+
+	for (int i = 0; i < 5; i++) {
+		int64_t count;
+
+		/* By a script of A's, so that what B does to it may be an echo. */
+		assert_int_equal(riptide_delete(f->on_a, "brief", 5) < 0, 0);
+		assert_int_equal(riptide_incr(f->on_a, "brief", 5, 7, NULL, &count), RIPTIDE_OK);
+		expect_within_lease(f->on_b, "brief", "7", RIPTIDE_OK);
+		expect_hot(f->on_a, "brief", "7");
+		assert_int_equal(riptide_touch(f->on_b, "brief", 5, 300), RIPTIDE_OK);
+		expect_within_lease(f->on_a, "brief", "7", RIPTIDE_MISS);
+		assert_int_equal(e2e_check(f->on_b, "brief", "7", NULL), RIPTIDE_MISS);
+	}
+}
+
 static void counts_of_two_hosts_add_up(void **state)
 {
 	struct fixture *f = fixture_of(state);
@@ -457,6 +475,7 @@ int main(void)
 		CASE(what_one_host_writes_the_other_reads),
 		CASE(what_one_host_removes_the_other_misses),
 		CASE(own_copies_stay_hot_while_only_we_write),
+		CASE(a_life_that_one_host_shortens_ends_on_the_other),
 		CASE(counts_of_two_hosts_add_up),
 		CASE(a_tag_that_one_host_invalidates_is_gone_on_the_other),
 		CASE(what_one_host_clears_is_gone_on_the_other),

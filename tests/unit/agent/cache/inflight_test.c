@@ -219,14 +219,14 @@ static void a_change_stops_only_the_operation_whose_turn_it_is(void **state)
 	inflight_enter(table, &a.base);
 	inflight_enter(table, &b.base);
 	inflight_enter(table, &other.base);
-	assert_true(inflight_may_publish(table, &a.base, 1));
+	assert_true(inflight_may_publish(table, &a.base, 1, 0));
 	inflight_mark(table, &table, "k", 1);
 	inflight_mark(table, &table, "nobody", 6);
 	inflight_mark(table, &a, "l", 1); /* of another tenant */
-	assert_false(inflight_may_publish(table, &a.base, 1));
-	assert_true(inflight_may_publish(table, &other.base, 1));
+	assert_false(inflight_may_publish(table, &a.base, 1, 0));
+	assert_true(inflight_may_publish(table, &other.base, 1, 0));
 	inflight_leave(table, &a.base, false);
-	assert_true(inflight_may_publish(table, &b.base, 1));
+	assert_true(inflight_may_publish(table, &b.base, 1, 0));
 	inflight_leave(table, &b.base, false);
 	inflight_leave(table, &other.base, false);
 }
@@ -240,10 +240,10 @@ static void a_change_of_everything_stops_all_that_have_begun(void **state)
 	inflight_enter(table, &b.base);
 	inflight_mark_all(table);
 	inflight_enter(table, &other.base);
-	assert_false(inflight_may_publish(table, &a.base, 1));
-	assert_true(inflight_may_publish(table, &other.base, 1));
+	assert_false(inflight_may_publish(table, &a.base, 1, 0));
+	assert_true(inflight_may_publish(table, &other.base, 1, 0));
 	inflight_leave(table, &a.base, false);
-	assert_true(inflight_may_publish(table, &b.base, 1));
+	assert_true(inflight_may_publish(table, &b.base, 1, 0));
 	inflight_leave(table, &b.base, false);
 	inflight_leave(table, &other.base, false);
 }
@@ -253,17 +253,31 @@ static void a_version_that_was_seen_lets_only_that_one_be_published(void **state
 	struct op a = make("k", 'a', false);
 
 	(void)state;
-	inflight_note_version(table, &table, "k", 1, 3); /* nobody is there */
+	inflight_note_version(table, &table, "k", 1, 3, 0); /* nobody is there */
 	inflight_enter(table, &a.base);
-	assert_true(inflight_may_publish(table, &a.base, 5));
-	inflight_note_version(table, &table, "k", 1, 5);
-	assert_true(inflight_may_publish(table, &a.base, 5));
-	assert_false(inflight_may_publish(table, &a.base, 4));
-	inflight_note_version(table, &table, "k", 1, 5);
-	assert_true(inflight_may_publish(table, &a.base, 5));
-	inflight_note_version(table, &table, "k", 1, 6);
-	assert_false(inflight_may_publish(table, &a.base, 5));
-	assert_false(inflight_may_publish(table, &a.base, 6));
+	assert_true(inflight_may_publish(table, &a.base, 5, 0));
+	inflight_note_version(table, &table, "k", 1, 5, 0);
+	assert_true(inflight_may_publish(table, &a.base, 5, 0));
+	assert_false(inflight_may_publish(table, &a.base, 4, 0));
+	inflight_note_version(table, &table, "k", 1, 5, 0);
+	assert_true(inflight_may_publish(table, &a.base, 5, 0));
+	inflight_note_version(table, &table, "k", 1, 6, 0);
+	assert_false(inflight_may_publish(table, &a.base, 5, 0));
+	assert_false(inflight_may_publish(table, &a.base, 6, 0));
+	inflight_leave(table, &a.base, false);
+}
+
+static void a_life_that_was_shortened_is_not_published_longer(void **state)
+{
+	struct op a = make("k", 'a', true);
+
+	(void)state;
+	inflight_enter(table, &a.base);
+	inflight_note_version(table, &table, "k", 1, 5, 1000);
+	assert_true(inflight_may_publish(table, &a.base, 5, 1000));
+	assert_true(inflight_may_publish(table, &a.base, 5, 900));
+	assert_false(inflight_may_publish(table, &a.base, 5, 1001));
+	assert_false(inflight_may_publish(table, &a.base, 5, 0));
 	inflight_leave(table, &a.base, false);
 }
 
@@ -282,6 +296,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(full_table_refuses, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_change_stops_only_the_operation_whose_turn_it_is, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_change_of_everything_stops_all_that_have_begun, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_life_that_was_shortened_is_not_published_longer, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_version_that_was_seen_lets_only_that_one_be_published, setup,
 						teardown),
 	};
