@@ -105,6 +105,8 @@ static void greeting_on_info(struct redis_connection *connection, const struct r
 			if (strcmp(run_id, pool->run_id) != 0) {
 				pool->server_number++;
 				pool->kill_impossible = false;
+				/* Its ids mean others. */
+				pool->kills_count = 0;
 				is_new = true;
 			}
 			memcpy(pool->run_id, run_id, sizeof(run_id));

@@ -8,10 +8,13 @@
  *	command.c     requests as commands, and what their answers mean
  *	compose.c     how a request is put into words
  *	listing.c     the words and answers of LIST
- *	tracking.c    what others change: feed, writer, canaries
+ *	tracking.c    what others change: feed and writer, and whether they work
+ *	canary.c      the proof that the feed tells everything
+ *	told.c        what the feed is told
  *	ours.c        which changes may be echoes of our own
  *
- * Calls go down this list, except for redis_store_*(), redis_pool_*() and redis_tracking_*(), which report upwards. All on the worker's thread.
+ * Calls go down this list, except for redis_store_*(), redis_pool_*() and redis_tracking_*(), which report upwards. All on
+ * the worker's thread.
  */
 #ifndef RIPTIDE_STORE_REDIS_PRIV_H
 #define RIPTIDE_STORE_REDIS_PRIV_H
@@ -34,7 +37,8 @@
 #define REDIS_CONNECTION_MAGIC 0x72656463u
 #define REDIS_READ_BYTES (64u << 10)
 #define REDIS_NEVER UINT64_MAX
-#define REDIS_GENERATION_MAX (1ull << 53)   /* Lua counts exactly up to here */
+#define REDIS_GENERATION_MAX (1ull << 53) /* Lua counts exactly up to here */
+#define REDIS_ID_DIGITS 16u
 #define REDIS_FEED_REPLY_MAX (4u << 20)     /* bytes of a message on the feed that are looked at */
 #define REDIS_WRITER_VALUE_MAX (256u << 10) /* larger ones would keep the writer's others waiting */
 #define REDIS_ATTEMPTS_UNKNOWN 0x80000000u  /* in request->attempts: an earlier try may have been executed */
@@ -162,7 +166,7 @@ struct redis_pool {
 };
 
 enum redis_tracking_stage {
-	REDIS_TRACKING_OFF,     /* nobody watches, or the mode is TTL as long as this server lives */
+	REDIS_TRACKING_OFF,     /* nobody watches, or the mode is TTL until begin_ms or another server */
 	REDIS_TRACKING_WAITS,   /* until begin_ms, and for the pool */
 	REDIS_TRACKING_FEED,    /* the feed connects, logs in, subscribes */
 	REDIS_TRACKING_WRITER,  /* the writer connects, logs in, asks for tracking */
@@ -172,12 +176,12 @@ enum redis_tracking_stage {
 
 /* The key that we write to see that it is told. Its names alternate. */
 struct redis_canary {
-	char id[17];          /* hexadecimal; another one each time the feed is begun */
-	uint64_t number;      /* of the one last sent */
-	bool outstanding;     /* `number` was to be sent, and is not told yet */
-	bool in_flight;       /* and is on its way: else it must be sent again */
-	bool told;            /* in the message at hand */
-	uint64_t begun_ms;    /* when it was first to be sent */
+	char id[REDIS_ID_DIGITS + 1]; /* hexadecimal; another one each time the feed is begun */
+	uint64_t number;              /* of the one last sent */
+	bool outstanding;             /* `number` was to be sent, and is not told yet */
+	bool in_flight;               /* and is on its way: else it must be sent again */
+	bool told;                    /* in the message at hand */
+	uint64_t begun_ms;            /* when it was first to be sent */
 	uint64_t previous_ms; /* the same of the one before, which was told; 0: there is none since it was armed */
 	uint64_t due_ms;      /* when the next is sent, or this one again */
 };
@@ -191,9 +195,9 @@ struct redis_tracking {
 	enum store_coherence mode;
 	bool mode_told;
 	bool armed;
-	bool by_channel; /* what is begun is mode CHANNEL */
-	bool publishes;  /* writes are told to other agents */
-	char id[17];     /* hexadecimal: whose messages are our own */
+	bool by_channel;              /* what is begun is mode CHANNEL */
+	bool publishes;               /* writes are told to other agents */
+	char id[REDIS_ID_DIGITS + 1]; /* hexadecimal: whose messages are our own */
 	struct redis_connection *feed, *writer;
 	uint32_t server_number; /* that feed and writer, or the verdict of OFF, belong to */
 	uint32_t failures;      /* in a row */
@@ -306,7 +310,10 @@ void redis_pool_count_loss(struct redis_store *store, enum redis_connection_stat
 /* connection.c */
 /* RSHM_E_NOMEM. */
 int redis_connection_create(struct redis_store *store, enum redis_role role, struct redis_connection **ret);
-/* Begins to connect. Whatever fails, now or later, is told by redis_pool_on_lost() or redis_tracking_on_lost(), and the connection is gone. */
+/*
+ * Begins to connect. Whatever fails, now or later, is told by redis_pool_on_lost() or redis_tracking_on_lost(), and the
+ * connection is gone.
+ */
 void redis_connection_begin(struct redis_connection *connection);
 /* Answers, retries or gives up what is in flight, and closes. */
 void redis_connection_lose(struct redis_connection *connection, const char *reason, int refusal);
@@ -339,7 +346,7 @@ bool redis_command_is_repeatable(const struct store_request *request);
 /* RSHM_OK: in flight. Else nothing was done: the name cannot be used, the envelope is too big, no memory. */
 int redis_command_send(struct redis_connection *connection, struct store_request *request);
 int redis_command_send_kill(struct redis_connection *connection, uint64_t client_id);
-/* CLIENT KILL of nobody, and CLIENT TRACKING of all under the prefix, told to the connection with `feed_id`. RSHM_E_NOMEM. */
+/* CLIENT TRACKING of all under the prefix, told to the connection with `feed_id`; CLIENT KILL of nobody. RSHM_E_NOMEM. */
 int redis_command_send_tracking(struct redis_connection *connection, uint64_t feed_id);
 /* SET of a canary. RSHM_E_NOMEM. */
 int redis_command_send_canary(struct redis_connection *connection, const char *key);
@@ -405,8 +412,20 @@ void redis_tracking_on_lost(struct redis_connection *connection, enum redis_conn
 void redis_tracking_on_writes_lost(struct redis_store *store);
 /* Another answered than before. */
 void redis_tracking_on_server(struct redis_store *store);
-/* What the feed was sent; lent. False: it cannot be. May lose the connection. */
-bool redis_tracking_on_push(struct redis_connection *connection, const struct redis_reply *push);
+/* The server refused a command of tracking's: once more, or the next best mode. */
+void redis_tracking_on_refused(struct redis_store *store, const char *what, const struct redis_reply *error);
+/* The feed's subscription stands. */
+void redis_tracking_on_subscribed(struct redis_store *store);
+/* Feed or writer do not work: fences, and begins both anew after a pause. */
+void redis_tracking_fail(struct redis_store *store, const char *why);
+/* For a long while, or until another server answers, there is no more than TTL. */
+void redis_tracking_give_up(struct redis_store *store, const char *why);
+uint64_t redis_tracking_lease_ms(const struct redis_store *store);
+/* Hexadecimal digits that nobody else has. */
+void redis_tracking_make_id(char ret[static REDIS_ID_DIGITS + 1]);
+/* What the feed subscribes to. */
+const char *redis_tracking_feed_channel(const struct redis_store *store, char buffer[static KEYS_PREFIX_MAX + 32]);
+
 /* The channel of mode CHANNEL. */
 const char *redis_tracking_channel(const struct redis_store *store, char ret[static KEYS_PREFIX_MAX + 32]);
 /* PUBLISH is not allowed any more. */
@@ -414,5 +433,20 @@ void redis_tracking_on_unpublished(struct redis_store *store, const struct redis
 /* The answer to a command of tracking's; NULL: there will be none. May lose the connection. */
 void redis_tracking_on_reply(struct redis_connection *connection, enum redis_command command,
 			     const struct redis_reply *reply);
+
+/* canary.c */
+/* There is none, and the next has another name. */
+void redis_canary_reset(struct redis_store *store);
+/* Sends what is due. The feed may turn out to be broken. While armed. */
+void redis_canary_tick(struct redis_store *store, uint64_t now_ms);
+/* Writes the key of the one last sent; returns its length. */
+size_t redis_canary_name(const struct redis_store *store, char *ret, size_t capacity);
+void redis_canary_on_told(struct redis_store *store);
+/* The answer to its SET; NULL: its connection was lost. */
+void redis_canary_on_answer(struct redis_connection *connection, const struct redis_reply *reply);
+
+/* told.c */
+/* What the feed was sent; lent. False: it cannot be. May lose the connection. */
+bool redis_tracking_on_push(struct redis_connection *connection, const struct redis_reply *push);
 
 #endif

@@ -173,7 +173,7 @@ static struct redis_reply *create_plain(const redisReadTask *task, const char *b
 
 static void *create_string(const redisReadTask *task, char *bytes, size_t length)
 {
-	const struct redis_reader *reader = task->privdata;
+	struct redis_reader *reader = task->privdata;
 
 	if (task->parent != NULL && reader->shape == REDIS_SHAPE_EXEC)
 		return take_inner(task, create_plain(task, bytes, length));
@@ -181,6 +181,8 @@ static void *create_string(const redisReadTask *task, char *bytes, size_t length
 		bool fits = task->type == REDIS_REPLY_STRING &&
 			    (reader->shape == REDIS_SHAPE_PUSH || task_is_cursor(task) || task_is_name(task));
 
+		if (reader->shape == REDIS_SHAPE_PUSH && task_is_payload(task))
+			reader->payload = REDIS_PAYLOAD_TEXT;
 		return fits ? page_append(task->privdata, bytes, length) : NULL;
 	}
 	return create_plain(task, bytes, length);

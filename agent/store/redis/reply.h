@@ -1,9 +1,9 @@
 /*
  * reply.h - what a server sends, taken apart by hiredis' redisReader, and what its errors mean.
  *
- * The server is not trusted. SCAN and EXEC are the only commands of this store that are answered by an array, and a feed is
- * pushed arrays of three; none is accepted but in its place and shape; neither is any RESP3 type, an answer above a limit, or a line that does not end. One
- * thread; nothing blocks.
+ * The server is not trusted. SCAN and EXEC are the only commands of this store that are answered by an array, and a feed
+ * is pushed arrays of three; none is accepted but in its place and shape; neither is any RESP3 type, an answer above a
+ * limit, or a line that does not end. One thread; nothing blocks.
  */
 #ifndef RIPTIDE_STORE_REDIS_REPLY_H
 #define RIPTIDE_STORE_REDIS_REPLY_H
@@ -25,7 +25,8 @@ enum redis_reply_type {
 };
 
 enum redis_payload {
-	REDIS_PAYLOAD_ITEMS,    /* one string, or an array of any number */
+	REDIS_PAYLOAD_ITEMS,    /* an array of any number of strings */
+	REDIS_PAYLOAD_TEXT,     /* one string, as somebody published it */
 	REDIS_PAYLOAD_NIL,      /* nothing was said: of invalidations, everything is meant */
 	REDIS_PAYLOAD_TOO_MUCH, /* more than `reply_max` bytes, of which not all were kept */
 	REDIS_PAYLOAD_NUMBER,

@@ -344,6 +344,122 @@ static void namespace_of_a_tenant_has_a_key_in_its_first_shard(void **state)
 	assert_memory_equal(key.bytes, "riptide:v1:{shop.0}:n", key.length);
 }
 
+static enum keys_form parse(const char *text, struct keys_parsed *ret)
+{
+	return keys_redis_parse(&defaults, text, strlen(text), ret);
+}
+
+static void redis_key_is_taken_apart_as_it_was_made(void **state)
+{
+	static const size_t lengths[] = {1, 7, 400, 401};
+	struct keys_options options = {"my-app:v1:c.1_", 4294967295u};
+	char bytes[401];
+
+	(void)state;
+	memset(bytes, ':', sizeof bytes);
+	memcpy(bytes, "\0}#\n:", 5);
+	for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+		struct store_name name = make_name(bytes, lengths[i]);
+		struct keys_parsed parsed;
+		struct keys_redis key;
+
+		name.tenant = "a-0";
+		name.shards = 64;
+		name.generation = UINT64_MAX;
+		name.space = 't';
+		assert_int_equal(keys_redis(&options, &name, &key), RSHM_OK);
+		assert_int_equal(keys_redis_parse(&options, key.bytes, key.length, &parsed),
+				 lengths[i] <= KEYS_PLAIN_MAX ? KEYS_PLAIN : KEYS_HASHED);
+		assert_int_equal(parsed.tenant_len, 3);
+		assert_memory_equal(parsed.tenant, "a-0", 3);
+		assert_int_equal(parsed.shard, keys_shard(bytes, lengths[i], 64));
+		assert_true(parsed.generation == UINT64_MAX);
+		assert_int_equal(parsed.space, 't');
+		if (lengths[i] > KEYS_PLAIN_MAX) {
+			assert_null(parsed.key);
+			continue;
+		}
+		assert_int_equal(parsed.key_len, lengths[i]);
+		assert_memory_equal(parsed.key, bytes, lengths[i]);
+	}
+}
+
+static void redis_key_of_a_namespace_is_taken_apart(void **state)
+{
+	struct keys_parsed parsed = {.generation = 9};
+	struct keys_redis key;
+
+	(void)state;
+	assert_int_equal(keys_redis_tenant(&defaults, "acme", &key), RSHM_OK);
+	assert_int_equal(keys_redis_parse(&defaults, key.bytes, key.length, &parsed), KEYS_NAMESPACE);
+	assert_int_equal(parsed.tenant_len, 4);
+	assert_memory_equal(parsed.tenant, "acme", 4);
+	assert_int_equal(parsed.generation, 0);
+	assert_null(parsed.key);
+}
+
+static void foreign_redis_keys_are_told_from_ours(void **state)
+{
+	static const char *const foreign[] = {
+		"",
+		"riptide",
+		"riptide:v1:",
+		"riptide:v1:canary:0123456789abcdef:0",
+		"other:v1:{acme.0}:7:c:k",
+		"riptide:v2:{acme.0}:7:c:k",
+		"riptide:v01:{acme.0}:7:c:k",
+		"riptide:v1:acme.0:7:c:k",
+		"riptide:v1:{.0}:7:c:k",
+		"riptide:v1:{Acme.0}:7:c:k",
+		"riptide:v1:{acme}:7:c:k",
+		"riptide:v1:{acme.}:7:c:k",
+		"riptide:v1:{acme.00}:7:c:k",
+		"riptide:v1:{acme.4294967296}:7:c:k",
+		"riptide:v1:{acme.0}:0:c:k",
+		"riptide:v1:{acme.0}:07:c:k",
+		"riptide:v1:{acme.0}:18446744073709551616:c:k",
+		"riptide:v1:{acme.0}:99999999999999999999:c:k",
+		"riptide:v1:{acme.0}::c:k",
+		"riptide:v1:{acme.0}:7:C:k",
+		"riptide:v1:{acme.0}:7:c:",
+		"riptide:v1:{acme.0}:7:c",
+		"riptide:v1:{acme.0}:7:cc:k",
+		"riptide:v1:{acme.0}:7:c#k",
+		"riptide:v1:{acme.0}:7:c#4552AF1F6CC684A9DC24B03D23FA63A43FF1249E1E7E4EA9D53BEBC48875900A",
+		"riptide:v1:{acme.0}:7:c#4552af1f6cc684a9dc24b03d23fa63a43ff1249e1e7e4ea9d53bebc48875900a0",
+		"riptide:v1:{acme.1}:n",
+		"riptide:v1:{acme.0}:n:",
+		"riptide:v1:{acme.0}:",
+	};
+	static const char whole[] = "riptide:v1:{acme.0}:7:c:k";
+	struct keys_parsed parsed = {.generation = 9};
+	char bytes[KEYS_REDIS_MAX];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
+		if (parse(foreign[i], &parsed) != KEYS_FOREIGN)
+			fail_msg("%s", foreign[i]);
+	}
+	for (size_t length = 0; length < sizeof whole - 1; length++)
+		assert_int_equal(keys_redis_parse(&defaults, whole, length, &parsed), KEYS_FOREIGN);
+	/* Longer than a plain key, and a tenant longer than any. */
+	memset(bytes, 'k', sizeof bytes);
+	memcpy(bytes, whole, 24);
+	assert_int_equal(keys_redis_parse(&defaults, bytes, 24 + KEYS_PLAIN_MAX, &parsed), KEYS_PLAIN);
+	assert_int_equal(keys_redis_parse(&defaults, bytes, 24 + KEYS_PLAIN_MAX + 1, &parsed), KEYS_FOREIGN);
+	parsed.generation = 9;
+	memset(bytes, 'k', sizeof bytes);
+	memcpy(bytes, whole, 12);
+	memcpy(bytes + 12 + RSHM_TENANT_MAX, ".0}:7:c:k", 9);
+	assert_int_equal(keys_redis_parse(&defaults, bytes, 12 + RSHM_TENANT_MAX + 9, &parsed), KEYS_PLAIN);
+	parsed.generation = 9;
+	bytes[12 + RSHM_TENANT_MAX] = 'k';
+	memcpy(bytes + 13 + RSHM_TENANT_MAX, ".0}:7:c:k", 9);
+	assert_int_equal(keys_redis_parse(&defaults, bytes, 13 + RSHM_TENANT_MAX + 9, &parsed), KEYS_FOREIGN);
+	/* Nothing was touched. */
+	assert_int_equal(parsed.generation, 9);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -361,6 +477,9 @@ int main(void)
 		cmocka_unit_test(patterns_of_impossible_namespaces_are_refused),
 		cmocka_unit_test(form_of_a_redis_key_is_told_within_its_namespace_only),
 		cmocka_unit_test(namespace_of_a_tenant_has_a_key_in_its_first_shard),
+		cmocka_unit_test(redis_key_is_taken_apart_as_it_was_made),
+		cmocka_unit_test(redis_key_of_a_namespace_is_taken_apart),
+		cmocka_unit_test(foreign_redis_keys_are_told_from_ours),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
