@@ -4,7 +4,7 @@
 #
 # Usage: tests/mutants.sh SECONDS [NAME...]; from the top of the tree. Exit status 1: a mutant was not found.
 #
-# A mutant is a file and a sed script that takes a rule out; a script that changes nothing is an error here.
+# A mutant is a name, and files, each with a sed script that takes a rule out; a script that changes nothing is an error here.
 set -u
 seconds=${1:?usage: tests/mutants.sh SECONDS [NAME...]}
 shift
@@ -12,14 +12,12 @@ work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
 
 mutants=(
-	# A lease is extended because the agent lives, not because the feed delivers.
-	'lease-without-proof|agent/serve/watching.c|s/worker->coherence_known \&\& worker->coherence != STORE_TRACKING/worker->coherence_known/'
-	# Losing the feed fences nothing.
-	'no-fence-on-loss|agent/serve/watching.c|/^static void watch_on_fenced/,/^}/s/^\tfence(worker);$/\tif (armed) fence(worker);/'
-	# Nothing is fenced when a feed begins to work.
-	'no-fence-when-armed|agent/serve/watching.c|/^static void watch_on_fenced/,/^}/s/^\tfence(worker);$/\tif (!armed) fence(worker);/'
+	# A lease is extended because the agent lives, and nobody notices that the feed has stopped to deliver.
+	'lease-without-proof|agent/serve/watching.c|s/worker->coherence_known \&\& worker->coherence != STORE_TRACKING/worker->coherence_known/|agent/store/redis/canary.c|s/canary->outstanding \&\& broken_ms <= now_ms/false/'
+	# Neither losing the feed nor a new one fences anything. (One of the two hides most of what the other's absence does.)
+	'no-fence|agent/serve/watching.c|/^static void watch_on_fenced/,/^}/s/^\tfence(worker);$/\tworker->fences++;/'
 	# An operation under way publishes what it brings although the key was changed meanwhile.
-	'publish-despite-change|agent/cache/inflight.c|/^bool inflight_may_publish/,/^}/s/return .*/return true || (/;/^bool inflight_may_publish/,/^}/s/(!record->noted/(record->marked) || (!record->noted/'
+	'publish-despite-change|agent/cache/inflight.c|s/return !record->marked \&\& /return /;s/(!record->noted || fits_note(record, version, expiry_ms))/true/'
 	# What may be ours is taken for ours.
 	'echo-not-checked|agent/serve/watching.c|s/if (!change->maybe_ours || !begin_check(tenant, change))/if (!change->maybe_ours)/'
 	# A foreign change removes nothing.
@@ -32,18 +30,21 @@ mutants=(
 
 status=0
 for mutant in "${mutants[@]}"; do
-	IFS='|' read -r name file script <<<"${mutant//||/@OR@}"
-	script=${script//@OR@/||}
+	IFS='|' read -ra part <<<"${mutant//||/@OR@}"
+	name=${part[0]}
 	[ $# -gt 0 ] && [[ " $* " != *" $name "* ]] && continue
 	rm -rf "$work/tree"
 	mkdir "$work/tree"
 	git ls-files -z | xargs -0 cp --parents -t "$work/tree" || exit 2
-	sed -i "$script" "$work/tree/$file"
-	if cmp -s "$file" "$work/tree/$file"; then
-		echo "$name: the script changes nothing in $file"
-		status=1
-		continue
-	fi
+	for ((i = 1; i < ${#part[@]}; i += 2)); do
+		file=${part[i]}
+		sed -i "${part[i + 1]//@OR@/||}" "$work/tree/$file"
+		if cmp -s "$file" "$work/tree/$file"; then
+			echo "$name: the script changes nothing in $file"
+			status=1
+			continue 2
+		fi
+	done
 	if ! make -C "$work/tree" -s O="$work/build" WERROR= all >"$work/log" 2>&1; then
 		echo "$name: does not build"
 		tail -n 5 "$work/log"
