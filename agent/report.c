@@ -234,6 +234,31 @@ static json_t *journal_json(const struct store_journal *j)
 			 number(j->flush_failures));
 }
 
+static const char *mode_name(const struct coherence_report *c)
+{
+	static const char *const names[] = {[STORE_SOLE] = "local",
+					    [STORE_TTL] = "ttl",
+					    [STORE_CHANNEL] = "channel",
+					    [STORE_TRACKING] = "tracking"};
+
+	return c->known ? names[c->mode] : "unknown";
+}
+
+/* One worker's: what its store's feed tells, and what came of it. */
+static json_t *feed_json(const struct worker_report *r)
+{
+	const struct coherence_report *c = &r->coherence;
+	const struct store_feed *f = &r->store.feed;
+
+	return json_pack("{s:s s:b s:o s:I s:I s:I s:I s:I s:I s:I s:I s:I}", "mode", mode_name(c), "armed", f->armed,
+			 "proof_age_ms",
+			 f->proof_age_ms == UINT64_MAX ? json_null() : json_integer((json_int_t)f->proof_age_ms),
+			 "lease_remaining_ms", number(c->lease_remaining_ms), "epoch", number(c->epoch), "changes",
+			 number(f->changes), "maybe_ours", number(f->maybe_ours), "canaries", number(f->canaries),
+			 "fences", number(c->fences), "checks", number(c->checks), "checks_pending",
+			 number(c->checks_pending), "revalidated", number(r->revalidated));
+}
+
 static json_t *workers_json(struct agent *a)
 {
 	json_t *list = json_array();
@@ -253,22 +278,13 @@ static json_t *workers_json(struct agent *a)
 				  number(r.revalidation_removed), "backend", backend_json(&r.store));
 		json_object_set_new(entry, "loads", json_integer(r.loads));
 		json_object_set_new(entry, "loads_waiting", json_integer(r.loads_waiting));
+		json_object_set_new(entry, "coherence", feed_json(&r));
 		json_object_set_new(entry, "journal", journal_json(&r.store.journal));
 		if (r.has_spill)
 			json_object_set_new(entry, "spill", spill_json(&r.spill));
 		json_array_append_new(list, entry);
 	}
 	return list;
-}
-
-static const char *mode_name(const struct coherence_report *c)
-{
-	static const char *const names[] = {[STORE_SOLE] = "local",
-					    [STORE_TTL] = "ttl",
-					    [STORE_CHANNEL] = "channel",
-					    [STORE_TRACKING] = "tracking"};
-
-	return c->known ? names[c->mode] : "unknown";
 }
 
 /* The worst of all workers: each has a feed of its own. */

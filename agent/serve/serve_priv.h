@@ -303,7 +303,7 @@ struct worker {
 	struct lease lease;
 	enum store_coherence coherence;
 	bool coherence_known;
-	bool clean;          /* no entry of an older epoch is left */
+	bool clean; /* no entry of an older epoch is left */
 	bool warming_begun;
 	uint64_t max_age_ms; /* of hot copies; 0 = no cap */
 	uint64_t changes, checks, fences;

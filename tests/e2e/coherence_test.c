@@ -448,6 +448,10 @@ static void status_tells_of_changes_and_mode(void **state)
 	e2e_text(&f->b, "coherence.mode", mode, sizeof(mode));
 	assert_string_equal(mode, "tracking");
 	assert_in_range(e2e_number(&f->b, "coherence.lease_remaining_ms"), 1, LEASE_MS);
+	assert_int_equal(e2e_number(&f->b, "workers.0.coherence.armed"), 1);
+	assert_in_range(e2e_number(&f->b, "workers.0.coherence.proof_age_ms"), 0, LEASE_MS);
+	assert_true(e2e_number(&f->b, "workers.0.coherence.canaries") >= 2);
+	assert_int_equal(e2e_number(&f->b, "workers.0.coherence.checks_pending"), 0);
 }
 
 static void agents_tell_each_other_in_channel_mode(void **state)
