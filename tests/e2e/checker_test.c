@@ -31,7 +31,7 @@
 
 #define HOSTS 3u
 #define READERS 2u /* of each host */
-#define WRITERS 4u /* one of each host, and one that is no host */
+#define WRITERS 4u
 #define LEASE_MS 2000u
 #define VALUE_MAX 3000u
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -165,13 +165,13 @@ static void read_one(struct role *role, riptide *handle, uint32_t key)
 	judge(role, key, number, began_ms);
 }
 
-static void note_outcome(struct role *role, uint32_t key, uint64_t number, int status)
+static void note_outcome(struct role *role, uint32_t host, uint32_t key, uint64_t number, int status)
 {
 	struct counts *c = role->f->counts;
 
 	count(&c->writes);
 	if (status == RIPTIDE_OK || status == RIPTIDE_MISS) {
-		ledger_done(role->f->ledger, key, number, role->host);
+		ledger_done(role->f->ledger, key, number, host);
 	} else {
 		/* Also what says that nothing was changed: the agent may have died with it. */
 		ledger_unknown(role->f->ledger, key, number);
@@ -196,7 +196,7 @@ static int write_own(riptide *handle, uint32_t kind, const char *name, size_t na
 	return riptide_set(handle, name, name_length, value, length, NULL, NULL);
 }
 
-static void write_one(struct role *role, riptide *handle, uint32_t key, uint64_t *random)
+static void write_one(struct role *role, uint32_t host, riptide *handle, uint32_t key, uint64_t *random)
 {
 	char name[16], value[VALUE_MAX];
 	size_t name_length = key_name(key, name), length;
@@ -204,7 +204,7 @@ static void write_one(struct role *role, riptide *handle, uint32_t key, uint64_t
 	uint32_t kind = next_random(random) % 64;
 
 	length = make_value(value, key, number);
-	note_outcome(role, key, number, write_own(handle, kind, name, name_length, value, length));
+	note_outcome(role, host, key, number, write_own(handle, kind, name, name_length, value, length));
 	if (kind < 8)
 		count(&role->f->counts->deletes);
 }
@@ -242,45 +242,60 @@ static void write_foreign(struct role *role, redisContext **redis, uint32_t key,
 		freeReplyObject(reply);
 }
 
-static riptide *open_patiently(struct role *role)
+static riptide *open_patiently(struct role *role, uint32_t host)
 {
 	riptide *handle = NULL;
 
 	while (!rshm_load_relaxed32(role->f->end) &&
-	       e2e_open(&role->f->agents[role->host], NULL, 4000, &handle) != RIPTIDE_OK)
+	       e2e_open(&role->f->agents[host], NULL, 4000, &handle) != RIPTIDE_OK)
 		e2e_pause_ms(50);
 	return handle;
 }
 
-static int client_main(void *context)
+static int reader_main(void *context)
 {
 	struct role *role = context;
-	uint64_t random = 88172645463325252ull + role->number * 7919u + role->writes * 104729u;
-	redisContext *redis = NULL;
+	uint64_t random = 88172645463325252ull + role->number * 7919u;
 	riptide *handle;
 
-	/* The descriptors of the links are the parent's; hiredis writes to connections that were killed. */
+	/* The descriptors of the links are the parent's. */
 	close_range(3, ~0u, 0);
-	signal(SIGPIPE, SIG_IGN);
-	handle = role->host < HOSTS ? open_patiently(role) : NULL;
-	while (!rshm_load_relaxed32(role->f->end)) {
-		uint32_t key = next_random(&random) % LEDGER_KEYS;
+	handle = open_patiently(role, role->host);
+	while (!rshm_load_relaxed32(role->f->end))
+		read_one(role, handle, next_random(&random) % LEDGER_KEYS);
+	riptide_close(&handle);
+	return 0;
+}
 
-		if (!role->writes) {
-			read_one(role, handle, key);
-			continue;
+/* Each write of a key takes another way, so that what one host does hides behind what another did just before. */
+static int writer_main(void *context)
+{
+	struct role *role = context;
+	uint64_t random = 88172645463325252ull + role->number * 104729u;
+	riptide *handles[HOSTS];
+	redisContext *redis = NULL;
+
+	close_range(3, ~0u, 0);
+	signal(SIGPIPE, SIG_IGN); /* hiredis writes to connections that were killed */
+	for (uint32_t host = 0; host < HOSTS; host++)
+		handles[host] = open_patiently(role, host);
+	while (!rshm_load_relaxed32(role->f->end)) {
+		uint32_t key = next_random(&random) % (LEDGER_KEYS / WRITERS) * WRITERS + role->number;
+
+		for (uint32_t times = 1 + next_random(&random) % 3; times > 0; times--) {
+			uint32_t way = next_random(&random) % (2 * HOSTS + 1);
+
+			if (way < 2 * HOSTS)
+				write_one(role, way / 2, handles[way / 2], key, &random);
+			else
+				write_foreign(role, &redis, key, &random);
 		}
-		key -= key % WRITERS;
-		key += role->number;
-		if (handle)
-			write_one(role, handle, key, &random);
-		else
-			write_foreign(role, &redis, key, &random);
 		e2e_pause_ms(1 + next_random(&random) % 8);
 	}
 	if (redis)
 		redisFree(redis);
-	riptide_close(&handle);
+	for (uint32_t host = 0; host < HOSTS; host++)
+		riptide_close(&handles[host]);
 	return 0;
 }
 
@@ -514,12 +529,11 @@ static int teardown(void **state)
 static void start_clients(struct fixture *f, struct role *roles)
 {
 	for (uint32_t i = 0; i < WRITERS; i++)
-		roles[f->child_count++] =
-			(struct role){.f = f, .host = i < HOSTS ? i : LEDGER_ANYWHERE, .number = i, .writes = true};
+		roles[f->child_count++] = (struct role){.f = f, .number = i, .writes = true};
 	for (uint32_t i = 0; i < HOSTS * READERS; i++)
 		roles[f->child_count++] = (struct role){.f = f, .host = i % HOSTS, .number = i};
 	for (size_t i = 0; i < f->child_count; i++)
-		f->children[i] = e2e_fork(client_main, &roles[i]);
+		f->children[i] = e2e_fork(roles[i].writes ? writer_main : reader_main, &roles[i]);
 }
 
 static void report(const struct counts *c, const uint32_t *caused)
