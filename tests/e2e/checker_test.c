@@ -267,6 +267,15 @@ static int reader_main(void *context)
 	return 0;
 }
 
+/* One of a writer's keys; the later ones seldom, so that nothing but the feed can end their copies in time. */
+static uint32_t seldom(uint64_t *random)
+{
+	uint32_t keys = LEDGER_KEYS / WRITERS, key = next_random(random) % keys;
+
+	key = key * (next_random(random) % keys) / keys;
+	return key * (next_random(random) % keys) / keys;
+}
+
 /* Each write of a key takes another way, so that what one host does hides behind what another did just before. */
 static int writer_main(void *context)
 {
@@ -280,7 +289,7 @@ static int writer_main(void *context)
 	for (uint32_t host = 0; host < HOSTS; host++)
 		handles[host] = open_patiently(role, host);
 	while (!rshm_load_relaxed32(role->f->end)) {
-		uint32_t key = next_random(&random) % (LEDGER_KEYS / WRITERS) * WRITERS + role->number;
+		uint32_t key = seldom(&random) * WRITERS + role->number;
 
 		for (uint32_t times = 1 + next_random(&random) % 3; times > 0; times--) {
 			uint32_t way = next_random(&random) % (2 * HOSTS + 1);
