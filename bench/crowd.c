@@ -175,7 +175,8 @@ static void measure_redis(void)
 {
 	static struct outcome many[SET_DIRECT + 1];
 	char url[160];
-	const char *const settings[] = {"agent.backend=redis", url, "coherence.max_age_ms=1", NULL};
+	const char *const settings[] = {"agent.backend=redis", url, "coherence.mode=ttl", "coherence.max_age_ms=1",
+					NULL};
 	static const struct bench_bound twice = BENCH_RATIO_AT_LEAST(2);
 
 	snprintf(url, sizeof(url), "redis.url=unix://%s", bench_world.redis.socket);

@@ -236,7 +236,8 @@ static void measure_redis(void)
 	struct bench_process *agent;
 	static const struct bench_bound none;
 	char url[160];
-	const char *const settings[] = {"agent.backend=redis", url, "coherence.max_age_ms=1", NULL};
+	const char *const settings[] = {"agent.backend=redis", url, "coherence.mode=ttl", "coherence.max_age_ms=1",
+					NULL};
 
 	bench_redis_start();
 	snprintf(url, sizeof(url), "redis.url=unix://%s", bench_world.redis.socket);
