@@ -321,7 +321,8 @@ static void measure_flush(void)
 static void measure_redis(void)
 {
 	char url[160];
-	const char *const settings[] = {"agent.backend=redis", url, "coherence.max_age_ms=1", NULL};
+	const char *const settings[] = {"agent.backend=redis", url, "coherence.mode=ttl", "coherence.max_age_ms=1",
+					NULL};
 	static const struct bench_bound none, threefold = BENCH_RATIO_AT_LEAST(3);
 
 	snprintf(url, sizeof(url), "redis.url=unix://%s", bench_world.redis.socket);
@@ -339,8 +340,8 @@ static void measure_redis(void)
 static void measure_behind_always(void)
 {
 	char url[160];
-	const char *const settings[] = {"agent.backend=redis", url, "coherence.max_age_ms=1", "behind.sync=always",
-					NULL};
+	const char *const settings[] = {"agent.backend=redis", url, "coherence.mode=ttl", "coherence.max_age_ms=1",
+					"behind.sync=always",  NULL};
 	static const struct bench_bound none;
 
 	snprintf(url, sizeof(url), "redis.url=unix://%s", bench_world.redis.socket);
