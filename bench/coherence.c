@@ -29,8 +29,6 @@ enum write_phase {
 	WRITE_PHASES,
 };
 
-static struct pair told, ttl, alone; /* `alone` is an A without a B */
-
 struct client {
 	riptide *handles[SET_DIRECT];
 	redisContext *redis;
@@ -84,17 +82,6 @@ static void client_work(struct bench_crowd *crowd, struct bench_member *member, 
 struct outcome {
 	double rate[ROUNDS_MAX], p50[ROUNDS_MAX], p99[ROUNDS_MAX], share[ROUNDS_MAX];
 };
-
-static unsigned int rounds, slice_ms;
-
-static double ratio_of(const double *above, const double *below)
-{
-	double ratios[ROUNDS_MAX];
-
-	for (unsigned int i = 0; i < rounds; i++)
-		ratios[i] = below[i] > 0 ? above[i] / below[i] : 0;
-	return bench_median(ratios, rounds);
-}
 
 static void take(struct outcome *outcome, unsigned int round, struct bench_crowd *crowd, uint32_t phase)
 {

@@ -149,4 +149,16 @@ static void place_all(int cpu)
 		bench_pin_process(bench_world.agents[i].pid, cpu);
 }
 
+static struct pair told, ttl, alone; /* `alone` is an A without a B */
+static unsigned int rounds, slice_ms;
+
+static double ratio_of(const double *above, const double *below)
+{
+	double ratios[ROUNDS_MAX];
+
+	for (unsigned int i = 0; i < rounds; i++)
+		ratios[i] = below[i] > 0 ? above[i] / below[i] : 0;
+	return bench_median(ratios, rounds);
+}
+
 #endif
