@@ -224,13 +224,13 @@ static void measure_delay(const struct pair *pair)
 {
 	static struct delay d;
 	bool is_ttl = strcmp(pair->mode, "ttl") == 0;
-	size_t rounds = is_ttl ? 100 : DELAY_ROUNDS_MAX, block = is_ttl ? 10 : DELAY_BLOCK_MAX, after = 0;
+	size_t wanted = is_ttl ? 100 : DELAY_ROUNDS_MAX, block = is_ttl ? 10 : DELAY_BLOCK_MAX, after = 0;
 	char figure[80], note[160], add[80] = "";
 
 	place_all(-1 - bench_timed_cpu());
 	delay_begin(&d, pair);
 	d.pause_us = is_ttl ? TTL_AGE_MS * 1000 : 200;
-	while (d.count < rounds)
+	while (d.count < wanted)
 		delay_block(&d, block);
 	delay_end(&d);
 	place_all(INT_MIN);
