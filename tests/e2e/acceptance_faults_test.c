@@ -291,7 +291,8 @@ static void connections_are_pooled_bounded_and_replaced_under_their_users(void *
 		assert_int_equal(askers[i].failed ? askers[i].last : RIPTIDE_OK, RIPTIDE_OK);
 		assert_true(askers[i].asked > 0);
 	}
-	assert_in_range(most, 2, 3);
+	/* Three of the pool, the feed, the writer, and one writer that still answers what it was sent. */
+	assert_in_range(most, 2, 6);
 }
 
 /* ---- 7: spilling ---------------------------------------------------------------------------------------------- */
