@@ -178,10 +178,15 @@ int agent_process_start(struct agent_process *p, const char *const settings[])
 	return -1;
 }
 
-/* Only a signal ends an agent with status 0: one that had ended otherwise had crashed. */
+/* Only its tests end an agent: one that ended with an error, or by a signal that nobody sends, has crashed. */
 static bool was_alive(struct agent_process *p)
 {
-	if (p->pid == 0 || !has_ended(p) || p->wait_status == 0)
+	int signal;
+
+	if (p->pid == 0 || !has_ended(p))
+		return true;
+	signal = WIFSIGNALED(p->wait_status) ? WTERMSIG(p->wait_status) : 0;
+	if (p->wait_status == 0 || signal == SIGKILL || signal == SIGTERM || signal == SIGINT)
 		return true;
 	show_log(p, "had ended by itself");
 	return false;
