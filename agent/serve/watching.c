@@ -300,17 +300,14 @@ static const char *name_of(enum store_coherence mode)
 static void take_mode(struct worker *worker, enum store_coherence mode)
 {
 	uint64_t capped_ms = worker->env->options.hot_max_age_ms;
-	bool was_uncapped = worker->coherence == STORE_TRACKING;
 
 	worker->coherence = mode;
 	worker->coherence_known = true;
 	worker->max_age_ms = mode == STORE_SOLE || mode == STORE_TRACKING ? 0 : capped_ms;
 	if (mode != STORE_SOLE)
 		log_info("coherence", "worker %u: mode %s", worker->index, name_of(mode));
+	/* What was published in trust of being told is unverified now, and gets an age when it is confirmed. */
 	fence(worker);
-	/* What was published in trust of being told would outlive its age. */
-	if (was_uncapped)
-		forget_all(worker);
 	if (mode != STORE_TRACKING)
 		verify_all(worker);
 	if (mode == STORE_SOLE)
