@@ -194,9 +194,16 @@ static bool was_alive(struct agent_process *p)
 
 int agent_process_kill(struct agent_process *p, int signal)
 {
-	if (!was_alive(p) || p->pid == 0 || kill(p->pid, signal) < 0)
+	bool ends = signal == SIGKILL || signal == SIGTERM || signal == SIGINT;
+
+	if (p->pid == 0 || !was_alive(p))
 		return -1;
-	return signal == SIGKILL || signal == SIGTERM || signal == SIGINT ? await_end(p) : 0;
+	/* The test has ended it by other means. */
+	if (p->pid == 0)
+		return ends ? 0 : -1;
+	if (kill(p->pid, signal) < 0)
+		return -1;
+	return ends ? await_end(p) : 0;
 }
 
 int agent_process_restart(struct agent_process *p)
