@@ -81,6 +81,8 @@ struct config {
 		uint64_t retry_delay_ms, retry_max_delay_ms;
 		bool enable_pipelining;
 		uint32_t max_pipeline_size;
+		uint64_t cluster_refresh_ms;
+		uint32_t cluster_redirects_max;
 	} redis;
 	struct {
 		uint32_t min_size;

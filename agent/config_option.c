@@ -73,7 +73,8 @@ void config_option_allowed(const struct config_option *option, struct text *text
 				   option->min == 0 ? ", or nothing" : "");
 		break;
 	case CONFIG_URL:
-		text_append_string(text, "redis://[user:password@]host[:port][/db] or unix:///path[?db=n]");
+		text_append_string(text, "redis://[user:password@]host[:port][/db], "
+					 "redis+cluster://[user:password@]host[:port],... or unix:///path[?db=n]");
 		break;
 	case CONFIG_LIST:
 		text_append_format(text, "a list of at most %" PRIu64 " names or numbers", option->max);

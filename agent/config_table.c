@@ -54,10 +54,11 @@ static const struct config_option options[] = {
 
 	{FIELD(redis, url), .type = CONFIG_URL, .initial = "redis://localhost:6379", RANGE(1, 1024),
 	 .environment = "REDIS_URL", .below = "Redis URL cannot be empty",
-	 .help = "Where the server is. A password in it is masked wherever the URL is shown."},
+	 .help = "Where the server is: redis://host:port, unix:///path, or redis+cluster://host:port,host:port for a "
+		 "cluster, of which some nodes are enough. A password in it is masked wherever the URL is shown."},
 	{FIELD(redis, pool_size), .type = CONFIG_COUNT, .initial = "10", RANGE(1, 1024),
 	 .environment = "REDIS_POOL_SIZE", .environment_alias = "POOL_MAX_SIZE",
-	 .help = "Connections at most, of each worker."},
+	 .help = "Connections at most, of each worker, to each node of a cluster."},
 	{FIELD(redis, connection_timeout_ms), .type = CONFIG_MS, .initial = "5000", RANGE(1, 600000),
 	 .environment = "REDIS_CONNECTION_TIMEOUT_MS", .help = "How long connecting and logging in may take."},
 	{FIELD(redis, command_timeout_ms), .type = CONFIG_MS, .initial = "5000", RANGE(1, 600000),
@@ -77,9 +78,14 @@ static const struct config_option options[] = {
 	{FIELD(redis, max_pipeline_size), .type = CONFIG_COUNT, .initial = "100", RANGE(1, 10000),
 	 .environment = "REDIS_MAX_PIPELINE_SIZE",
 	 .help = "Commands at most that wait for replies on one connection."},
+	{FIELD(redis, cluster_refresh_ms), .type = CONFIG_MS, .initial = "10000", RANGE(100, 3600000),
+	 .help = "Time between two looks at which node of a cluster has which keys, when nothing is amiss."},
+	{FIELD(redis, cluster_redirects_max), .type = CONFIG_COUNT, .initial = "5", RANGE(1, 100),
+	 .help = "How often the nodes of a cluster may send a command on before it fails."},
 
 	{FIELD(pool, min_size), .type = CONFIG_COUNT, .initial = "2", RANGE(0, 1024), .environment = "POOL_MIN_SIZE",
-	 .help = "Connections that each worker keeps open. The most is redis.pool_size."},
+	 .help = "Connections that each worker keeps open, to each node of a cluster. The most is "
+		 "redis.pool_size."},
 	{FIELD(pool, idle_timeout_seconds), .type = CONFIG_SECONDS, .initial = "600", RANGE(0, 30 * DAY),
 	 .environment = "POOL_IDLE_TIMEOUT_SECONDS",
 	 .help = "A connection above min_size that was idle so long is closed. 0: never."},

@@ -47,6 +47,27 @@ static const char *config_url_fault_redis(const char *host)
 	return *rest == '\0' || strcmp(rest, "/") == 0 ? NULL : "has something behind its host";
 }
 
+static const char *config_url_fault_cluster(const char *hosts)
+{
+	char host[512];
+
+	for (;;) {
+		size_t length = strcspn(hosts, ",");
+		const char *fault;
+
+		if (length >= sizeof(host))
+			return "has a host that is too long";
+		if (memchr(hosts, '/', length) != NULL)
+			return "has something behind its hosts; a cluster has one database";
+		memcpy(host, hosts, length);
+		host[length] = '\0';
+		fault = config_url_fault_redis(host);
+		if (fault != NULL || hosts[length] == '\0')
+			return fault;
+		hosts += length + 1;
+	}
+}
+
 static const char *config_url_fault_unix(const char *path)
 {
 	const char *query = strchr(path, '?');
@@ -69,6 +90,8 @@ const char *config_url_fault(const char *url)
 	}
 	if (strncmp(url, "redis://", 8) == 0)
 		return config_url_fault_redis(config_url_host(url + 8));
+	if (strncmp(url, "redis+cluster://", 16) == 0)
+		return config_url_fault_cluster(config_url_host(url + 16));
 	if (strncmp(url, "unix://", 7) == 0)
 		return config_url_fault_unix(config_url_host(url + 7));
 	if (strncmp(url, "rediss://", 9) == 0)

@@ -2,6 +2,7 @@
  * config_url.h - the form of backend URLs, and how they are shown without their secrets.
  *
  *	redis://[[user]:password@]host[:port][/db]     unix:///path/to/socket[?db=n], also unix://[user:password@]/path
+ *	redis+cluster://[[user]:password@]host[:port][,host[:port]...]
  *
  * Both functions: any thread, never block.
  */

@@ -10,8 +10,11 @@
 #include "agent/lifecycle.h"
 #include "agent/store/behind/behind.h"
 #include "agent/store/keys.h"
+#include "agent/store/redis/cluster/cluster.h"
 #include "agent/store/redis/redis.h"
 #include "agent/store/spill/spill.h"
+
+#define CLUSTER_SHARDS 64u /* of a tenant on a cluster; another number would look for its entries elsewhere */
 
 static struct embedded_config embedded_settings(const struct config *c)
 {
@@ -53,6 +56,8 @@ int stores_number_tenants(struct agent *a, char *error, size_t error_len)
 		int status = RSHM_OK;
 
 		tenant->number = 1; /* Redis keys spell the tenant out */
+		/* Keys of a shard are one slot; a tenant that has many keeps all masters busy. */
+		tenant->shards = !a->embedded && store_cluster_is_meant(a->config->redis.url) ? CLUSTER_SHARDS : 1;
 		if (a->embedded)
 			status = embedded_env_tenant_number(a->embedded, tenant->id, &tenant->number);
 		if (status < 0) {
@@ -99,6 +104,15 @@ static int create_redis(const struct config *c, uv_loop_t *loop, struct store **
 	if (key_version(c->cache.version, &settings.key_version) < 0) {
 		snprintf(error, error_len, "cache.version: \"%s\" is not v and a number from 1", c->cache.version);
 		return RSHM_E_INVALID;
+	}
+	if (store_cluster_is_meant(settings.url)) {
+		struct store_cluster_config cluster = {
+			.node = settings,
+			.refresh_ms = c->redis.cluster_refresh_ms,
+			.redirects_max = c->redis.cluster_redirects_max,
+		};
+
+		return store_cluster_create(loop, &cluster, ret, error, error_len);
 	}
 	return store_redis_create(loop, &settings, ret, error, error_len);
 }

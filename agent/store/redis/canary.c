@@ -34,9 +34,13 @@ static uint64_t canary_interval_ms(const struct redis_store *store)
 size_t redis_canary_name(const struct redis_store *store, char *ret, size_t capacity)
 {
 	const struct redis_canary *canary = &store->tracking.canary;
+	const struct redis_node *node = store->config.node;
+	const char *tag = node != NULL ? node->slot_tag(node->context) : NULL;
 
-	return (size_t)snprintf(ret, capacity, "%s:v%" PRIu32 ":canary:%s:%u", store->keys.prefix,
-				store->keys.version, canary->id, (unsigned)(canary->number & 1));
+	/* In a cluster, of a slot that this node has. */
+	return (size_t)snprintf(ret, capacity, "%s:v%" PRIu32 ":canary:%s%s%s%s:%u", store->keys.prefix,
+				store->keys.version, tag != NULL ? "{" : "", tag != NULL ? tag : "",
+				tag != NULL ? "}" : "", canary->id, (unsigned)(canary->number & 1));
 }
 
 /* Sends the one that is due, or the outstanding one again. */

@@ -91,14 +91,31 @@ static void transaction_end(struct redis_connection *connection, const struct ke
 	redis_output_command(&connection->output, 1, "EXEC");
 }
 
-static int command_send(struct redis_connection *connection, struct store_request *request, bool whole_script)
+/* The target of a slot on its way takes the next command, though the slot is not its own yet. */
+static int command_send_asking(struct redis_connection *connection)
 {
 	struct redis_output_mark mark = redis_output_mark(&connection->output);
-	bool publishes = connection->store->tracking.publishes && redis_request_is_write(request);
+	struct redis_flight flight = {.command = REDIS_COMMAND_ASKING, .replies_left = 1};
+
+	if (!redis_flights_reserve(&connection->flights))
+		return RSHM_E_NOMEM;
+	redis_output_command(&connection->output, 1, "ASKING");
+	return flight_begin(connection, mark, flight);
+}
+
+static int command_send(struct redis_connection *connection, struct store_request *request, bool whole_script)
+{
+	struct redis_output_mark mark;
+	/* ASKING is good for one command, and a transaction is several. */
+	bool publishes = connection->store->tracking.publishes && redis_request_is_write(request) &&
+			 !redis_node_is_asking(request);
 	struct redis_flight flight = {.request = request};
 	struct keys_redis key;
 	int status = redis_compose_prepare(connection->store, request, &key);
 
+	if (status == RSHM_OK && redis_node_is_asking(request) && request->op != STORE_LIST)
+		status = command_send_asking(connection);
+	mark = redis_output_mark(&connection->output);
 	if (status == RSHM_OK && !redis_flights_reserve(&connection->flights))
 		status = RSHM_E_NOMEM;
 	if (status != RSHM_OK)
@@ -210,7 +227,8 @@ static void listing_go_on(struct redis_connection *connection, struct store_requ
 	int status = redis_flights_reserve(&connection->flights) ? RSHM_OK : RSHM_E_NOMEM;
 
 	if (status == RSHM_OK) {
-		flight.replies_left = redis_listing_put_names(&connection->output, request);
+		flight.replies_left = redis_listing_put_names(&connection->output, request) *
+				      (redis_node_is_asking(request) ? 2 : 1);
 		if (flight.replies_left == 0) {
 			redis_store_answer(connection->store, request, redis_listing_finish(request));
 			return;
@@ -244,7 +262,15 @@ enum redis_shape redis_command_shape(const struct redis_flight *flight)
 {
 	if (flight->transaction != REDIS_TRANSACTION_NONE && flight->replies_left == 1)
 		return REDIS_SHAPE_EXEC;
+	if (flight->command == REDIS_COMMAND_SLOTS)
+		return REDIS_SHAPE_TREE;
 	return flight->command == REDIS_COMMAND_SCAN ? REDIS_SHAPE_PAGE : REDIS_SHAPE_PLAIN;
+}
+
+/* Whether the next answer to NAMES is that to the ASKING before a name's GETRANGE. */
+static bool names_ask(const struct redis_flight *flight)
+{
+	return flight->replies_left % 2 == 0 && flight->request != NULL && redis_node_is_asking(flight->request);
 }
 
 /* Whether this kind of answer can belong to the command. Errors can to any. */
@@ -263,13 +289,19 @@ static bool reply_fits(const struct redis_flight *flight, const struct redis_rep
 	case REDIS_COMMAND_HEAD:
 	case REDIS_COMMAND_INFO:
 	case REDIS_COMMAND_NAMESPACE:
-	case REDIS_COMMAND_NAMES:
 		return reply->type == REDIS_REPLY_IS_STRING;
+	case REDIS_COMMAND_NAMES:
+		if (reply->type == REDIS_REPLY_IS_STATUS)
+			return flight->request == NULL || names_ask(flight);
+		return reply->type == REDIS_REPLY_IS_STRING && !names_ask(flight);
 	case REDIS_COMMAND_SCAN:
 		return redis_listing_page_fits(reply);
+	case REDIS_COMMAND_SLOTS:
+		return reply->type == REDIS_REPLY_IS_TREE;
 	case REDIS_COMMAND_CHANGE:
 		return change_fits(reply);
 	case REDIS_COMMAND_SET:
+	case REDIS_COMMAND_ASKING:
 	case REDIS_COMMAND_AUTH:
 	case REDIS_COMMAND_SELECT:
 	case REDIS_COMMAND_SETNAME:
@@ -312,7 +344,7 @@ static void command_on_error(struct redis_connection *connection, const struct r
 	struct redis_store *store = connection->store;
 	struct redis_verdict verdict = redis_reply_verdict(error);
 
-	if (command_fall_back(connection, flight, error))
+	if (command_fall_back(connection, flight, error) || redis_node_divert(store, flight->request, error))
 		return;
 	if (verdict.advice != NULL)
 		redis_store_log_error(store, verdict.advice, error);
@@ -429,6 +461,10 @@ static int command_status(const struct redis_flight *flight, const struct redis_
 		request->result = reply->bytes;
 		request->result_len = reply->length;
 		return reply->type == REDIS_REPLY_IS_NIL ? RSHM_MISS : RSHM_OK;
+	case REDIS_COMMAND_SLOTS:
+		request->result = reply->bytes;
+		request->result_len = reply->length;
+		return RSHM_OK;
 	case REDIS_COMMAND_HEAD:
 		request->result = reply->bytes;
 		request->result_len = reply->length;
@@ -447,14 +483,19 @@ static int command_status(const struct redis_flight *flight, const struct redis_
 }
 
 /* Whether an answer to one of NAMES fails them all: what another program keeps there in another form does not. */
-static bool name_fails(const struct redis_reply *reply)
+static bool name_fails(const struct redis_store *store, const struct redis_reply *reply)
 {
+	/* Of a slot on its way: a walk over the cluster meets the name where it can be asked for. */
+	if (redis_node_diverts(store, reply))
+		return false;
 	return reply->type == REDIS_REPLY_IS_ERROR && !redis_reply_error_is(reply, "WRONGTYPE");
 }
 
-static bool flight_fails(const struct redis_flight *flight, const struct redis_reply *reply)
+static bool flight_fails(const struct redis_store *store, const struct redis_flight *flight,
+			 const struct redis_reply *reply)
 {
-	return flight->command == REDIS_COMMAND_NAMES ? name_fails(reply) : reply->type == REDIS_REPLY_IS_ERROR;
+	return flight->command == REDIS_COMMAND_NAMES ? name_fails(store, reply)
+						      : reply->type == REDIS_REPLY_IS_ERROR;
 }
 
 static void command_finish(struct redis_connection *connection, const struct redis_flight *flight,
@@ -487,7 +528,7 @@ static void command_finish(struct redis_connection *connection, const struct red
 	}
 	if (flight->value != NULL && flight->value->type == REDIS_REPLY_IS_ERROR) {
 		command_on_error(connection, flight, flight->value);
-	} else if (flight_fails(flight, reply)) {
+	} else if (flight_fails(connection->store, flight, reply)) {
 		command_on_error(connection, flight, reply);
 	} else if (flight->command == REDIS_COMMAND_SCAN || flight->command == REDIS_COMMAND_NAMES) {
 		if (flight->command == REDIS_COMMAND_SCAN)
@@ -516,14 +557,14 @@ static void transaction_keep(struct redis_flight *flight, struct redis_reply *re
 }
 
 /* Takes over an answer that is not the last of its flight. */
-static void flight_keep(struct redis_flight *flight, struct redis_reply *reply)
+static void flight_keep(const struct redis_store *store, struct redis_flight *flight, struct redis_reply *reply)
 {
 	if (flight->transaction != REDIS_TRANSACTION_NONE) {
 		transaction_keep(flight, reply);
 		return;
 	}
 	flight->replies_left--;
-	if (flight->value == NULL && (flight->command != REDIS_COMMAND_NAMES || name_fails(reply)))
+	if (flight->value == NULL && (flight->command != REDIS_COMMAND_NAMES || name_fails(store, reply)))
 		flight->value = reply;
 	else
 		free(reply);
@@ -540,10 +581,10 @@ bool redis_command_on_reply(struct redis_connection *connection, struct redis_re
 		free(reply);
 		return false;
 	}
-	if (oldest->command == REDIS_COMMAND_NAMES && oldest->request != NULL)
+	if (oldest->command == REDIS_COMMAND_NAMES && oldest->request != NULL && !names_ask(oldest))
 		redis_listing_on_name(connection->store, oldest->request, reply);
 	if (oldest->replies_left > 1) {
-		flight_keep(oldest, reply);
+		flight_keep(connection->store, oldest, reply);
 		return true;
 	}
 	flight = redis_flights_pop(&connection->flights);

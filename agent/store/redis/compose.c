@@ -68,6 +68,8 @@ int redis_compose_prepare(const struct redis_store *store, struct store_request 
 {
 	int status;
 
+	if (request->op == REDIS_NODE_SLOTS)
+		return RSHM_OK;
 	switch (request->op) {
 	case STORE_LIST:
 		status = redis_listing_begin(store, request);
@@ -204,6 +206,11 @@ enum redis_command redis_compose(struct redis_connection *connection, const stru
 {
 	struct redis_output *output = &connection->output;
 
+	if (request->op == REDIS_NODE_SLOTS) {
+		redis_output_command(output, 2, "CLUSTER");
+		redis_output_string(output, "SLOTS", 5);
+		return REDIS_COMMAND_SLOTS;
+	}
 	if (is_conditional(request)) {
 		put_change(output, request, key, clock_realtime_ms(), whole_script);
 		return REDIS_COMMAND_CHANGE;
@@ -211,7 +218,7 @@ enum redis_command redis_compose(struct redis_connection *connection, const stru
 	switch (request->op) {
 	case STORE_GET:
 		put_key(output, 2, "GET", key);
-		if (request->skip_remaining)
+		if (request->skip_remaining || redis_node_is_asking(request))
 			return REDIS_COMMAND_GET_ALONE;
 		put_key(output, 2, "PTTL", key);
 		return REDIS_COMMAND_GET;

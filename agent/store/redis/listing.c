@@ -18,6 +18,7 @@
 
 #include "agent/base/assert.h"
 #include "agent/store/envelope.h"
+#include "agent/store/redis/node.h"
 #include "agent/store/redis/redis_priv.h"
 #include "shm/msg.h"
 
@@ -279,6 +280,8 @@ uint32_t redis_listing_put_names(struct redis_output *output, struct store_reque
 	for (; count < LISTING_ROUND_MAX && listing->waiting.first != NULL; count++) {
 		struct listing_name *name = names_take(&listing->waiting);
 
+		if (redis_node_is_asking(request))
+			redis_output_command(output, 1, "ASKING");
 		redis_output_command(output, 4, "GETRANGE");
 		redis_output_string(output, name->bytes, name->length);
 		redis_output_number(output, 0);

@@ -352,6 +352,8 @@ void redis_pool_on_lost(struct redis_connection *connection, enum redis_connecti
 	}
 	if (reason != NULL)
 		pool_note_trouble(store, reason);
+	if (pool->ready == 0)
+		redis_node_note(store, RSHM_E_AGAIN);
 	redis_store_wake(store, now_ms);
 }
 

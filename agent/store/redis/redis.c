@@ -106,9 +106,8 @@ struct redis_list *redis_store_queue(struct redis_store *store, const struct sto
 	return redis_tracking_takes(store, request) ? &store->tracked : &store->writes;
 }
 
-static void store_submit_redis(struct store *base, struct store_request *request)
+void redis_store_take(struct redis_store *store, struct store_request *request)
 {
-	struct redis_store *store = redis_store_of(base);
 	int status = store_admit(store, request);
 
 	request->status = RSHM_OK;
@@ -117,7 +116,6 @@ static void store_submit_redis(struct store *base, struct store_request *request
 	request->remaining_ms = 0;
 	request->found_version = 0;
 	request->accepted = false;
-	request->attempts = 0;
 	request->slot = NULL;
 	store->pending++;
 	/* There is no journal: nothing was accepted that is not stored. */
@@ -128,6 +126,12 @@ static void store_submit_redis(struct store *base, struct store_request *request
 	redis_list_append(redis_store_queue(store, request), request);
 	redis_store_wake(store, request->deadline_ms);
 	redis_pool_dispatch(store);
+}
+
+static void store_submit_redis(struct store *base, struct store_request *request)
+{
+	request->attempts = 0;
+	redis_store_take(redis_store_of(base), request);
 }
 
 /* ---- answering ------------------------------------------------------------------------------------------------- */
@@ -148,6 +152,7 @@ void redis_store_answer(struct redis_store *store, struct store_request *request
 		metric_add(store->metrics, STORE_REDIS_UNKNOWN_WRITES, 1);
 	else if (status == RSHM_E_TIMEDOUT)
 		metric_add(store->metrics, STORE_REDIS_TIMEOUTS, 1);
+	redis_node_note(store, status);
 	request->status = status;
 	request->done(request);
 	redis_listing_destroy(&slot);
@@ -163,7 +168,7 @@ void redis_store_defer(struct redis_store *store, struct store_request *request,
 
 void redis_store_retry(struct redis_store *store, struct store_request *request, int status)
 {
-	uint32_t attempts = request->attempts & ~REDIS_ATTEMPTS_UNKNOWN;
+	uint32_t attempts = request->attempts & REDIS_ATTEMPTS_RETRIES;
 	uint64_t due_ms = clock_monotonic_ms() + redis_store_backoff(store, attempts);
 
 	if (store->closing) {
@@ -174,6 +179,7 @@ void redis_store_retry(struct redis_store *store, struct store_request *request,
 		redis_store_defer(store, request, status);
 		return;
 	}
+	redis_node_note(store, RSHM_E_AGAIN);
 	request->attempts++;
 	request->state = (uint32_t)due_ms;
 	metric_add(store->metrics, STORE_REDIS_RETRIED, 1);
@@ -473,7 +479,7 @@ static const struct store_ops redis_ops = {
 	.reload = store_reload_redis,
 };
 
-static int config_check(const struct store_redis_config *config, struct text *error)
+int store_redis_check(const struct store_redis_config *config, struct text *error)
 {
 	struct keys_options keys = {config->key_prefix, config->key_version};
 
@@ -507,7 +513,7 @@ int store_redis_create(uv_loop_t *loop, const struct store_redis_config *config,
 	struct text text;
 
 	text_init(&text, error, error_size);
-	if (config_check(config, &text) != RSHM_OK)
+	if (store_redis_check(config, &text) != RSHM_OK)
 		return RSHM_E_INVALID;
 	store = calloc(1, sizeof(*store));
 	if (store == NULL || redis_url_parse(config->url, &store->url, &text) != RSHM_OK) {

@@ -15,6 +15,8 @@
 
 struct metric_set;
 struct store;
+struct redis_node;
+struct text;
 
 /* How changes by others are noticed (store_watch()). */
 enum store_redis_coherence {
@@ -44,8 +46,9 @@ struct store_redis_config {
 	uint32_t max_pipeline_size;  /* live: requests in flight on one connection */
 	uint32_t queue_max;          /* live: requests that wait to be sent; beyond: RSHM_E_AGAIN */
 	enum store_redis_coherence coherence;
-	uint64_t lease_ms;   /* of the watcher: canaries come every quarter of it, 500 ms at most */
-	size_t envelope_max; /* bytes of an envelope; larger ones are neither written nor read */
+	uint64_t lease_ms;             /* of the watcher: canaries come every quarter of it, 500 ms at most */
+	size_t envelope_max;           /* bytes of an envelope; larger ones are neither written nor read */
+	const struct redis_node *node; /* of node.h, lent: this server is a node of a cluster; else NULL */
 };
 
 #define STORE_REDIS_POOL_MAX 1024u
@@ -86,6 +89,9 @@ enum store_redis_metric {
  */
 int store_redis_create(uv_loop_t *loop, const struct store_redis_config *config, struct store **ret, char *error,
 		       size_t error_size);
+
+/* What store_redis_create() says of a configuration, but for its URL, as one line in `error`. RSHM_E_INVALID. */
+int store_redis_check(const struct store_redis_config *config, struct text *error);
 
 /* Lent for the life of the store; may be read from any thread meanwhile. */
 const struct metric_set *store_redis_metrics(const struct store *store);

@@ -8,6 +8,7 @@
  *	command.c     requests as commands, and what their answers mean
  *	compose.c     how a request is put into words
  *	listing.c     the words and answers of LIST
+ *	node.c        what is different if the server is a node of a cluster
  *	tracking.c    what others change: feed and writer, and whether they work
  *	canary.c      the proof that the feed tells everything
  *	told.c        what the feed is told
@@ -26,6 +27,7 @@
 
 #include "agent/base/metric.h"
 #include "agent/store/keys.h"
+#include "agent/store/redis/node.h"
 #include "agent/store/redis/ours.h"
 #include "agent/store/redis/output.h"
 #include "agent/store/redis/redis.h"
@@ -37,7 +39,8 @@
 #define REDIS_CONNECTION_MAGIC 0x72656463u
 #define REDIS_READ_BYTES (64u << 10)
 #define REDIS_NEVER UINT64_MAX
-#define REDIS_GENERATION_MAX (1ull << 53) /* Lua counts exactly up to here */
+#define REDIS_ATTEMPTS_RETRIES 0x0000ffffu /* in request->attempts: further tries; node.h has bits of its own */
+#define REDIS_GENERATION_MAX (1ull << 53)  /* Lua counts exactly up to here */
 #define REDIS_ID_DIGITS 16u
 #define REDIS_FEED_REPLY_MAX (4u << 20)     /* bytes of a message on the feed that are looked at */
 #define REDIS_WRITER_VALUE_MAX (256u << 10) /* larger ones would keep the writer's others waiting */
@@ -56,6 +59,8 @@ enum redis_command {
 	REDIS_COMMAND_NAMESPACE,
 	REDIS_COMMAND_SCAN,
 	REDIS_COMMAND_NAMES, /* GETRANGE of some of a page's names: as many answers */
+	REDIS_COMMAND_SLOTS,
+	REDIS_COMMAND_ASKING, /* before a request, with a flight of its own */
 	/* greeting */
 	REDIS_COMMAND_AUTH,
 	REDIS_COMMAND_SELECT,
@@ -259,8 +264,8 @@ static inline enum store_condition redis_request_condition(const struct store_re
 /* redis.c */
 static inline bool redis_request_is_write(const struct store_request *request)
 {
-	return request->op != STORE_GET && request->op != STORE_HEAD && request->op != STORE_LIST &&
-	       request->op != STORE_GENERATION;
+	return request->op != REDIS_NODE_SLOTS && request->op != STORE_GET && request->op != STORE_HEAD &&
+	       request->op != STORE_LIST && request->op != STORE_GENERATION;
 }
 /* Where a request waits. */
 struct redis_list *redis_store_queue(struct redis_store *store, const struct store_request *request);
@@ -278,6 +283,8 @@ uint64_t redis_store_backoff(struct redis_store *store, uint32_t attempts);
 void redis_store_want_flush(struct redis_store *store);
 /* Logs an error answer, rate-limited and without our password. */
 void redis_store_log_error(struct redis_store *store, const char *advice, const struct redis_reply *error);
+/* Begins a request whose attempts are set. */
+void redis_store_take(struct redis_store *store, struct store_request *request);
 /* A handle of the store, or a connection with all of its, is closed. */
 void redis_store_on_handle_closed(struct redis_store *store);
 void redis_list_append(struct redis_list *list, struct store_request *request);
@@ -306,6 +313,14 @@ struct redis_connection *redis_pool_find(const struct redis_store *store, uint32
 void redis_pool_keep_only(struct redis_store *store, uint32_t server_number);
 /* Notes that a connection could not be made or was lost. */
 void redis_pool_count_loss(struct redis_store *store, enum redis_connection_state state, bool unasked);
+
+/* node.c */
+/* Whether the server of a cluster says that the key lives elsewhere. */
+bool redis_node_diverts(const struct redis_store *store, const struct redis_reply *reply);
+/* False: the request is still the store's, and the error means what it does elsewhere. */
+bool redis_node_divert(struct redis_store *store, struct store_request *request, const struct redis_reply *error);
+/* Something that a new slot map may mend. */
+void redis_node_note(const struct redis_store *store, int status);
 
 /* connection.c */
 /* RSHM_E_NOMEM. */

@@ -16,6 +16,7 @@
 #include "agent/store/redis/reply.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +30,8 @@
 #define READER_LENGTH_LINE_MAX 32u
 #define READER_BUSY_MIN (64u << 10)
 #define READER_PAGE_FIRST 4096u
+#define READER_TREE_MAX (8u << 20) /* 16,384 ranges of one slot, each with some replicas */
+#define READER_TEXT_MAX 512u       /* of a tree: addresses and ids */
 
 struct redis_reader {
 	redisReader *parser;
@@ -141,6 +144,36 @@ bool redis_reply_page_next(const struct redis_reply *page, size_t *position, con
 	return true;
 }
 
+/* ---- trees ----------------------------------------------------------------------------------------------------- */
+
+static void *tree_append(struct redis_reader *reader, char kind, const char *bytes, size_t length)
+{
+	char item[1 + READER_TEXT_MAX] = {kind};
+
+	if (length > READER_TEXT_MAX || reader->page_length > READER_TREE_MAX) {
+		reader->fault = "a slot map above the limit";
+		return NULL;
+	}
+	if (length > 0)
+		memcpy(item + 1, bytes, length);
+	return page_append(reader, item, 1 + length);
+}
+
+static void *tree_append_number(struct redis_reader *reader, char kind, long long number)
+{
+	char digits[24];
+
+	return tree_append(reader, kind, digits, (size_t)snprintf(digits, sizeof(digits), "%lld", number));
+}
+
+/* Whether what is read stands inside a tree. */
+static bool task_is_of_tree(const redisReadTask *task)
+{
+	const struct redis_reader *reader = task->privdata;
+
+	return task->parent != NULL && reader->shape == REDIS_SHAPE_TREE;
+}
+
 /* ---- what the parser calls ------------------------------------------------------------------------------------- */
 
 /* An answer inside that to EXEC. */
@@ -175,6 +208,8 @@ static void *create_string(const redisReadTask *task, char *bytes, size_t length
 {
 	struct redis_reader *reader = task->privdata;
 
+	if (task_is_of_tree(task))
+		return task->type == REDIS_REPLY_ERROR ? NULL : tree_append(reader, '$', bytes, length);
 	if (task->parent != NULL && reader->shape == REDIS_SHAPE_EXEC)
 		return take_inner(task, create_plain(task, bytes, length));
 	if (task->parent != NULL) {
@@ -196,6 +231,11 @@ static void *create_array(const redisReadTask *task, int elements)
 {
 	struct redis_reader *reader = task->privdata;
 
+	if (reader->shape == REDIS_SHAPE_TREE) {
+		void *item = tree_append_number(reader, '*', (long long)elements);
+
+		return task->parent == NULL && item != NULL ? reply_create(REDIS_REPLY_IS_TREE, NULL, 0) : item;
+	}
 	if (task->parent == NULL && reader->shape == REDIS_SHAPE_PAGE && elements == 2)
 		return reply_create(REDIS_REPLY_IS_PAGE, NULL, 0);
 	if (task->parent == NULL && reader->shape == REDIS_SHAPE_PUSH && elements == 3) {
@@ -230,6 +270,8 @@ static void *create_integer(const redisReadTask *task, long long value)
 
 	if (task->type != REDIS_REPLY_INTEGER)
 		return NULL;
+	if (task_is_of_tree(task))
+		return tree_append_number(task->privdata, ':', value);
 	if (task->parent != NULL && !is_inner)
 		return take_payload(task, REDIS_PAYLOAD_NUMBER);
 	reply = reply_create(REDIS_REPLY_IS_INTEGER, NULL, 0);
@@ -240,6 +282,8 @@ static void *create_integer(const redisReadTask *task, long long value)
 
 static void *create_nil(const redisReadTask *task)
 {
+	if (task_is_of_tree(task))
+		return tree_append(task->privdata, '_', NULL, 0);
 	return task->parent == NULL ? reply_create(REDIS_REPLY_IS_NIL, NULL, 0)
 				    : take_payload(task, REDIS_PAYLOAD_NIL);
 }
@@ -363,7 +407,8 @@ int redis_reader_next(struct redis_reader *reader, enum redis_shape shape, struc
 		free(reply);
 		return RSHM_OK;
 	}
-	if (reply != NULL && (reply->type == REDIS_REPLY_IS_PAGE || reply->type == REDIS_REPLY_IS_PUSH))
+	if (reply != NULL && (reply->type == REDIS_REPLY_IS_PAGE || reply->type == REDIS_REPLY_IS_PUSH ||
+			      reply->type == REDIS_REPLY_IS_TREE))
 		return page_finish(reader, reply, ret);
 	if (reply != NULL) {
 		*ret = reply;
@@ -425,10 +470,10 @@ static const struct {
 	{"NOPERM", {.status = RSHM_E_BACKEND, .advice = "the server's ACL forbids this to our user"}},
 	{"MOVED",
 	 {.status = RSHM_E_BACKEND,
-	  .advice = "this server is a cluster node, and Redis Cluster is not supported yet"}},
+	  .advice = "this server is a node of a cluster; write redis+cluster:// in the URL"}},
 	{"ASK ",
 	 {.status = RSHM_E_BACKEND,
-	  .advice = "this server is a cluster node, and Redis Cluster is not supported yet"}},
+	  .advice = "this server is a node of a cluster; write redis+cluster:// in the URL"}},
 	{"MISCONF", {.status = RSHM_E_BACKEND, .advice = "the server cannot save to its disk and refuses writes"}},
 	{"WRONGTYPE", {.status = RSHM_E_BACKEND, .advice = "another program keeps something else under our key"}},
 };

@@ -22,6 +22,11 @@ enum redis_reply_type {
 	REDIS_REPLY_IS_PAGE, /* of SCAN: `bytes` are {u32 length, bytes}: the cursor, then the names */
 	/* of a feed: `bytes` as of a page: the kind, the channel, then the payload; `integer` is an enum redis_payload */
 	REDIS_REPLY_IS_PUSH,
+	/*
+	 * Of CLUSTER SLOTS, flattened: items as of a page. Each begins with what it is: '*' and how many items follow that
+	 * belong to it, '$' and a text, ':' and a number in digits, '_' for nil.
+	 */
+	REDIS_REPLY_IS_TREE,
 };
 
 enum redis_payload {
@@ -37,6 +42,7 @@ enum redis_shape {
 	REDIS_SHAPE_PLAIN,
 	REDIS_SHAPE_PAGE,
 	REDIS_SHAPE_PUSH,
+	REDIS_SHAPE_TREE,
 	REDIS_SHAPE_EXEC, /* a transaction's two answers, of which the first is wanted, and comes in their place */
 };
 

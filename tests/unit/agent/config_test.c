@@ -478,7 +478,9 @@ static void config_urls_are_checked_and_masked(void **state)
 					   "redis://[::1]:6379/2",
 					   "unix:///run/r.sock",
 					   "unix:///run/r.sock?db=3",
-					   "unix://u:p@/run/r.sock"};
+					   "unix://u:p@/run/r.sock",
+					   "redis+cluster://h",
+					   "redis+cluster://u:p,@h:1,[::1]:2,h3"};
 	static const char *const bad[] = {"",
 					  "redis://",
 					  "redis://:6379",
@@ -499,7 +501,13 @@ static void config_urls_are_checked_and_masked(void **state)
 					  "redis://h h",
 					  "redis://[::1",
 					  "redis://h/01",
-					  "redis://h:06379"};
+					  "redis://h:06379",
+					  "redis+cluster://",
+					  "redis+cluster://h,",
+					  "redis+cluster://h/0",
+					  "redis+cluster://h/,h2",
+					  "redis+cluster://h:1,h:0",
+					  "redis+sentinel://h"};
 	char shown[128];
 	struct text text;
 
