@@ -60,6 +60,7 @@ static inline void bench_member_run(struct bench_crowd *crowd, uint32_t number, 
 		uint32_t phase = bench_phase(crowd);
 
 		if (phase != 0 && phase != BENCH_LEAVE) {
+			__atomic_store_n(&member->phase_seen, phase, __ATOMIC_RELEASE);
 			member->sample_count = 0;
 			work->work(crowd, member, number, phase, own);
 		}
