@@ -30,7 +30,8 @@
 #define NEGATIVE_STEPS 1024u  /* of the ring, looked at for expired absences at a time */
 #define MOVE_STEPS 2048u      /* entries looked at per slice */
 #define MOVE_BYTES (1u << 20) /* copied per slice */
-#define RETRY_MS 5000u        /* after an allocation failed */
+#define FIRST_BYTES_MIN (256u << 10)
+#define RETRY_MS 5000u /* after an allocation failed */
 
 struct body {
 	char name[RSHM_NAME_MAX];
@@ -418,9 +419,14 @@ static int create_first(struct hot *hot)
 	struct body *body;
 	int status;
 
-	rshm_geometry_plan(hot->environment->initial_bytes, hot->environment->entry_limit_bytes, &geometry);
-	if (!budget_take(hot->environment->budget, geometry.object_size))
-		return RSHM_E_NOMEM;
+	/* With little memory left, or an initial size that leaves no room for the index: a smaller one. */
+	for (uint64_t bytes = hot->environment->initial_bytes;; bytes /= 2) {
+		rshm_geometry_plan(bytes, hot->environment->entry_limit_bytes, &geometry);
+		if (budget_take(hot->environment->budget, geometry.object_size))
+			break;
+		if (bytes <= FIRST_BYTES_MIN)
+			return RSHM_E_NOMEM;
+	}
 	body = calloc(1, sizeof(*body));
 	status = body ? body_create(hot, &geometry, body) : RSHM_E_NOMEM;
 	if (status < 0) {

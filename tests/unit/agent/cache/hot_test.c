@@ -276,6 +276,18 @@ static void tier_without_memory_refuses_and_gets_some_later(void **state)
 	assert_int_equal(f->budget.used, 0);
 }
 
+static void a_first_size_that_leaves_no_room_for_the_index_is_halved(void **state)
+{
+	struct fixture *f = *state;
+
+	f->environment.initial_bytes = f->budget.total;
+	open_tier(f, NULL);
+	assert_int_equal(put(f, "a", "one", 3, 1), RSHM_OK);
+	assert_true(has(f, "a", 1));
+	assert_in_range(f->budget.used, f->budget.total / 4, f->budget.total);
+	close_tier(f, false);
+}
+
 static void judge_follows_lease_epoch_and_expiry(void **state)
 {
 	struct fixture *f = *state;
@@ -483,6 +495,7 @@ int main(void)
 		CASE(successor_adopts_what_was_kept),
 		CASE(segment_of_another_instance_is_retired_and_replaced),
 		CASE(tier_without_memory_refuses_and_gets_some_later),
+		CASE(a_first_size_that_leaves_no_room_for_the_index_is_halved),
 		CASE(judge_follows_lease_epoch_and_expiry),
 		CASE(eviction_policy_is_the_tenants_and_changes_live),
 		CASE(successor_goes_on_with_what_the_policy_knew),
