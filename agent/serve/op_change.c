@@ -34,7 +34,7 @@ static void delete_on_stored(struct store_request *request)
 		hot_remove(op->tenant->hot, op->key, op->key_len);
 		spilling_remove(op->tenant, op->key, op->key_len);
 	}
-	if (certain)
+	if (request->status == RSHM_OK)
 		op->tenant->counts.deletes++;
 	if (request->accepted)
 		op->answer_flags |= RSHM_ANSWER_ACCEPTED;
@@ -106,16 +106,25 @@ static void touch_on_stored(struct store_request *request)
 	entry_complete(op, request->status, false);
 }
 
-static void touch_on_turn(struct inflight_op *turn)
+/* What a tag took is not there, whatever the store says. */
+static void touch_on_probed(struct entry_op *op, int status)
 {
-	struct entry_op *op = (struct entry_op *)turn;
-
-	if (entry_deadline_passed(op)) {
-		entry_complete(op, RSHM_E_TIMEDOUT, false);
+	if (status != RSHM_OK) {
+		entry_complete(op, status, false);
 		return;
 	}
 	op->expiry_ms = entry_expiry_ms(op, op->ttl_ms);
 	entry_submit(op, STORE_TOUCH, touch_on_stored);
+}
+
+static void touch_on_turn(struct inflight_op *turn)
+{
+	struct entry_op *op = (struct entry_op *)turn;
+
+	if (entry_deadline_passed(op))
+		entry_complete(op, RSHM_E_TIMEDOUT, false);
+	else
+		entry_probe(op, touch_on_probed);
 }
 
 void entry_touch(struct entry_op *op)
@@ -137,25 +146,10 @@ static void tell_accesses(struct entry_op *op)
 }
 _Static_assert(EVICTION_IDLE_UNKNOWN == RSHM_NEVER, "not known is told as it is kept");
 
-static void exists_on_stored(struct store_request *request)
+static void exists_on_probed(struct entry_op *op, int status)
 {
-	struct entry_op *op = request->context;
-	struct envelope_head head;
-	int status = request->status;
-
 	if (status == RSHM_OK)
-		status = envelope_peek_head(request->result, request->result_len, &head);
-	if (status == RSHM_OK) {
-		uint64_t now_ms = clock_realtime_ms();
-
-		op->version = head.version;
-		op->remaining_ms = RSHM_NEVER;
-		if ((head.flags & ENVELOPE_FLAG_TOMBSTONE) || (head.expiry_ms && head.expiry_ms <= now_ms))
-			status = RSHM_MISS;
-		else if (head.expiry_ms)
-			op->remaining_ms = head.expiry_ms - now_ms;
 		tell_accesses(op);
-	}
 	entry_complete(op, status, false);
 }
 
@@ -166,7 +160,7 @@ static void exists_on_turn(struct inflight_op *turn)
 	if (entry_deadline_passed(op))
 		entry_complete(op, RSHM_E_TIMEDOUT, false);
 	else
-		entry_submit(op, STORE_HEAD, exists_on_stored);
+		entry_probe(op, exists_on_probed);
 }
 
 void entry_exists(struct entry_op *op)

@@ -309,6 +309,46 @@ void entry_load(struct entry_op *op, void (*then)(struct entry_op *op, int statu
 		entry_submit(op, STORE_GET, load_on_stored);
 }
 
+/* The tags were looked at; of the value nobody asked. */
+static void probe_on_loaded(struct entry_op *op, int status)
+{
+	op->result_value = op->result_metadata = NULL;
+	op->result_value_len = op->result_metadata_len = 0;
+	op->probed(op, status);
+}
+
+static void probe_on_head(struct store_request *request)
+{
+	struct entry_op *op = request->context;
+	struct envelope_head head;
+	int status = request->status;
+
+	op->found_version = 0;
+	if (status == RSHM_OK)
+		status = envelope_peek_head(request->result, request->result_len, &head);
+	if (status != RSHM_OK) {
+		op->probed(op, status);
+		return;
+	}
+	op->version = head.version;
+	set_remaining(op, head.expiry_ms);
+	if ((head.flags & ENVELOPE_FLAG_TOMBSTONE) || op->remaining_ms == 0) {
+		op->probed(op, RSHM_MISS);
+	} else if (head.tag_count > 0) {
+		/* They stand behind the head, with the key and the metadata. */
+		entry_load(op, probe_on_loaded);
+	} else {
+		op->found_version = head.version;
+		op->probed(op, RSHM_OK);
+	}
+}
+
+void entry_probe(struct entry_op *op, void (*then)(struct entry_op *op, int status))
+{
+	op->probed = then;
+	entry_submit(op, STORE_HEAD, probe_on_head);
+}
+
 /* ---- get ---------------------------------------------------------------------------------------------------- */
 
 /* The backend is away: what the disk has will do, if the tenant takes stale copies. */
@@ -335,10 +375,12 @@ static bool may_use_spilled(struct entry_op *op)
 	const struct tenant *tenant = op->tenant->tenant;
 	uint64_t now_ms = clock_monotonic_ms();
 
+	/* A damaged entry says nothing of the backend. */
+	if (op->store.status >= 0)
+		return false;
 	if (!op->tenant->away_since_ms)
 		op->tenant->away_since_ms = now_ms;
-	return op->store.status < 0 && !(op->flags & RSHM_REQUEST_FRESH) &&
-	       tenant->stale_policy == RSHM_POLICY_STALE &&
+	return !(op->flags & RSHM_REQUEST_FRESH) && tenant->stale_policy == RSHM_POLICY_STALE &&
 	       now_ms - op->tenant->away_since_ms <= tenant->stale_limit_ms;
 }
 

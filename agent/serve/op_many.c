@@ -106,6 +106,8 @@ static void clear_on_stored(struct store_request *request)
 	struct serve_tenant *tenant = op->tenant;
 
 	if (request->status == RSHM_OK) {
+		/* What was asked for before this is not the last word. */
+		tenant->space.doubts++;
 		tag_epochs_forget_all(tenant->tag_epochs);
 		space_set_generation(&tenant->space, request->generation, request->swept);
 		/* What is being loaded may be from before. */

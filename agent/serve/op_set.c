@@ -58,6 +58,17 @@ static void set_on_conflict(struct entry_op *op)
 		hot_remove(op->tenant->hot, op->key, op->key_len);
 }
 
+static void retry_on_probed(struct entry_op *op, int status);
+
+/* The store has an entry; but if a tag took it, the key is absent. */
+static bool conflict_may_be_with_nothing(const struct entry_op *op)
+{
+	bool wants_absent =
+		op->condition == STORE_IF_ABSENT || (op->condition == STORE_IF_VERSION && op->expected_version == 0);
+
+	return wants_absent && op->store.found_version != 0 && op->sees_tags;
+}
+
 static void set_on_stored(struct store_request *request)
 {
 	struct entry_op *op = request->context;
@@ -69,6 +80,9 @@ static void set_on_stored(struct store_request *request)
 			op->answer_flags |= RSHM_ANSWER_ACCEPTED;
 		entry_publish(op, op->metadata, op->metadata_len, op->value, op->value_len);
 		count_set(op);
+	} else if (request->status == RSHM_CONFLICT && conflict_may_be_with_nothing(op)) {
+		entry_probe(op, retry_on_probed);
+		return;
 	} else if (request->status == RSHM_CONFLICT) {
 		set_on_conflict(op);
 	} else if (request->status == RSHM_E_UNKNOWN) {
@@ -143,6 +157,25 @@ void entry_write(struct entry_op *op, void (*then)(struct entry_op *op, int stat
 		write_envelope(op, RSHM_OK);
 }
 
+/* An entry that a tag took is replaced if it is still that one. */
+static void retry_on_probed(struct entry_op *op, int status)
+{
+	if (status == RSHM_MISS && !entry_deadline_passed(op)) {
+		op->condition = op->found_version ? STORE_IF_VERSION : STORE_IF_ABSENT;
+		op->expected_version = op->found_version;
+		/* Once: who comes in between has won. */
+		op->sees_tags = false;
+		op->expiry_ms = entry_expiry_ms(op, op->ttl_ms);
+		entry_write(op, op->written);
+	} else if (status == RSHM_OK) {
+		op->store.found_version = op->found_version;
+		set_on_conflict(op);
+		op->written(op, RSHM_CONFLICT);
+	} else {
+		op->written(op, status == RSHM_MISS ? RSHM_E_TIMEDOUT : status);
+	}
+}
+
 /* A remembered absence lives in memory only: a negative entry of the ring. */
 static void put_negative(struct entry_op *op)
 {
@@ -158,6 +191,22 @@ static void put_negative(struct entry_op *op)
 	set_complete(op, RSHM_OK);
 }
 
+/* To be replaced only if it is there: what a tag took is not, though the store has it. */
+static void set_on_probed(struct entry_op *op, int status)
+{
+	if (status == RSHM_OK) {
+		op->expiry_ms = entry_expiry_ms(op, op->ttl_ms);
+		entry_write(op, set_complete);
+		return;
+	}
+	op->version = 0;
+	if (status == RSHM_MISS) {
+		hot_remove(op->tenant->hot, op->key, op->key_len);
+		status = RSHM_CONFLICT;
+	}
+	set_complete(op, status);
+}
+
 static void set_on_turn(struct inflight_op *turn)
 {
 	struct entry_op *op = (struct entry_op *)turn;
@@ -171,8 +220,11 @@ static void set_on_turn(struct inflight_op *turn)
 		return;
 	}
 	op->expiry_ms = entry_expiry_ms(op, op->ttl_ms);
+	op->sees_tags = true;
 	if (op->flags & RSHM_REQUEST_NEGATIVE)
 		put_negative(op);
+	else if (op->condition == STORE_IF_PRESENT)
+		entry_probe(op, set_on_probed);
 	else
 		entry_write(op, set_complete);
 }

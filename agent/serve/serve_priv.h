@@ -52,8 +52,10 @@ struct entry_op {
 	bool held_is_of_before; /* spilled by an earlier run: its removal may have been lost with it */
 	void (*loaded)(struct entry_op *op, int status);
 	void (*written)(struct entry_op *op, int status);
+	void (*probed)(struct entry_op *op, int status);
 	enum store_condition condition;
 	bool behind;
+	bool sees_tags;         /* a condition is to be judged by what readers see: not what a tag took */
 	bool quiet;             /* neither hit nor miss: nobody asked for it yet */
 	uint64_t found_version; /* of what the store has; 0 = nothing that lives */
 	int load_status;
@@ -101,6 +103,11 @@ void entry_warm_prefix(struct entry_op *op); /* warming.c; the value: loaded, ab
  * error. op->found_version is good for a condition either way. The key's turn is held.
  */
 void entry_load(struct entry_op *op, void (*then)(struct entry_op *op, int status));
+/*
+ * Whether the store has the key, its tags being looked at, too: RSHM_OK, RSHM_MISS, or an error; op->version, op->remaining_ms.
+ * op->found_version is not 0 with RSHM_MISS if there is an entry whose tag was invalidated. Costs a head, with tags a value.
+ */
+void entry_probe(struct entry_op *op, void (*then)(struct entry_op *op, int status));
 /* Writes op->value and op->metadata with op->condition, expiring at op->expiry_ms, and publishes. The key's turn is held. */
 void entry_write(struct entry_op *op, void (*then)(struct entry_op *op, int status));
 /* Puts a copy into the hot tier, if what it was made from still holds; else removes the older one. */

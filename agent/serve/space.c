@@ -14,6 +14,7 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
+#include "agent/cache/tags.h"
 #include "agent/serve/serve_priv.h"
 
 #define GENERATION_DEADLINE_MS 5000u
@@ -70,6 +71,7 @@ void space_set_generation(struct space *space, uint64_t generation, uint64_t swe
 		log_info("serve", "tenant %s: cleared; generation %llu is in force", space->tenant->tenant->id,
 			 (unsigned long long)generation);
 		hot_clear(space->tenant->hot);
+		tag_epochs_forget_all(space->tenant->tag_epochs);
 		accesses_forget_all(space->tenant->accesses);
 		spilling_remove_generations(space->tenant, generation - 1);
 	}
@@ -98,13 +100,15 @@ static void generation_on_known(struct store_request *request)
 	struct space *space = request->context;
 
 	space->asking = false;
+	/* Cleared or changed since it was asked for: the answer may be from before. */
+	if (request->status == RSHM_OK && space->asked_doubts != space->doubts) {
+		ask(space);
+		return;
+	}
 	if (request->status == RSHM_OK) {
 		space_set_generation(space, request->generation, request->swept);
 		release_waiting(space, RSHM_OK);
-		if (space->asked_doubts == space->doubts)
-			end_doubt(space);
-		else
-			ask(space);
+		end_doubt(space);
 		return;
 	}
 	space->retry_at_ms = clock_monotonic_ms() + RETRY_MS;

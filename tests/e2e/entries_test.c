@@ -225,6 +225,34 @@ static void a_tag_takes_all_its_entries_with_it_and_no_other(void **state)
 	assert_int_equal(riptide_invalidate_tag(f->handle, "never heard of"), RIPTIDE_OK);
 }
 
+static void what_a_tag_took_is_absent_to_every_operation(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	struct riptide_set_options absent = {.size = sizeof(absent), .condition = RIPTIDE_IF_ABSENT};
+	struct riptide_set_options present = {.size = sizeof(present), .condition = RIPTIDE_IF_PRESENT};
+	uint64_t ttl, version = 7;
+
+	assert_int_equal(set_tagged(f->handle, "k", "old", red, 1), RIPTIDE_OK);
+	assert_int_equal(riptide_exists(f->handle, "k", 1, NULL), RIPTIDE_OK);
+	assert_int_equal(riptide_touch(f->handle, "k", 1, 50000), RIPTIDE_OK);
+	assert_int_equal(riptide_set(f->handle, "k", 1, "older", 5, &absent, NULL), RIPTIDE_CONFLICT);
+	assert_int_equal(riptide_invalidate_tag(f->handle, "red"), RIPTIDE_OK);
+	assert_int_equal(riptide_exists(f->handle, "k", 1, NULL), RIPTIDE_MISS);
+	assert_int_equal(riptide_ttl(f->handle, "k", 1, &ttl), RIPTIDE_MISS);
+	assert_int_equal(riptide_touch(f->handle, "k", 1, 50000), RIPTIDE_MISS);
+	assert_int_equal(riptide_set(f->handle, "k", 1, "new", 3, &present, &version), RIPTIDE_CONFLICT);
+	assert_int_equal(version, 0);
+	assert_int_equal(e2e_check(f->handle, "k", "old", NULL), RIPTIDE_MISS);
+	assert_int_equal(riptide_set(f->handle, "k", 1, "new", 3, &absent, NULL), RIPTIDE_OK);
+	assert_int_equal(e2e_check(f->handle, "k", "new", NULL), RIPTIDE_OK);
+	assert_int_equal(riptide_set(f->handle, "k", 1, "newer", 5, &present, NULL), RIPTIDE_OK);
+	assert_int_equal(set_tagged(f->handle, "cas", "old", red, 1), RIPTIDE_OK);
+	assert_int_equal(riptide_invalidate_tag(f->handle, "red"), RIPTIDE_OK);
+	assert_int_equal(riptide_cas(f->handle, "cas", 3, 0, "new", 3, NULL, &version), RIPTIDE_OK);
+	assert_int_equal(e2e_check(f->handle, "cas", "new", NULL), RIPTIDE_OK);
+	assert_int_equal(riptide_cas(f->handle, "cas", 3, 0, "newer", 5, NULL, NULL), RIPTIDE_CONFLICT);
+}
+
 static void what_a_tag_took_stays_gone_after_the_agent_was_killed(void **state)
 {
 	struct fixture *f = both_fixture(state);
@@ -458,6 +486,7 @@ int main(void)
 		BOTH_STORES(counting_keeps_life_time_and_metadata),
 		BOTH_STORES(no_count_of_many_processes_is_lost),
 		BOTH_STORES(a_tag_takes_all_its_entries_with_it_and_no_other),
+		BOTH_STORES(what_a_tag_took_is_absent_to_every_operation),
 		BOTH_STORES(what_a_tag_took_stays_gone_after_the_agent_was_killed),
 		BOTH_STORES(tags_come_back_with_the_entry),
 		BOTH_STORES(no_reader_gets_what_a_tag_has_taken),
