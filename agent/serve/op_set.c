@@ -179,7 +179,10 @@ static void retry_on_probed(struct entry_op *op, int status)
 /* A remembered absence lives in memory only: a negative entry of the ring. */
 static void put_negative(struct entry_op *op)
 {
-	struct rshm_item item = {
+	struct rshm_item item;
+
+	op->asked_ms = clock_monotonic_ms();
+	item = (struct rshm_item){
 		.key = op->key,
 		.key_len = (uint16_t)op->key_len,
 		.version = hlc_next(op->worker->env->hlc),
