@@ -29,6 +29,7 @@ struct entry_op *entry_create(struct worker *worker, struct serve_tenant *tenant
 	memset(op, 0, sizeof(*op));
 	op->worker = worker;
 	op->tenant = tenant;
+	worker->operations++;
 	return op;
 }
 
@@ -40,6 +41,7 @@ static void release(struct entry_op *op)
 	free(op->payload);
 	free(op->held);
 	free(op->kept_metadata);
+	op->worker->operations--;
 	op->spare = op->worker->spare_ops;
 	op->worker->spare_ops = op;
 }

@@ -324,6 +324,7 @@ struct worker {
 	uv_timer_t tick;
 	uv_timer_t drain_timer;
 	struct entry_op *spare_ops;
+	uint64_t operations; /* entry_create()d and not ended */
 	struct spare_body *spare_bodies;
 	uint32_t awake_count, client_count, next_tenant;
 	uint64_t staging_bytes, drained_ms;

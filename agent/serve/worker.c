@@ -318,7 +318,7 @@ static void drain_on_timer(uv_timer_t *timer)
 {
 	struct worker *worker = timer->data;
 
-	if (inflight_count(worker->inflight) == 0 || clock_monotonic_ms() >= worker->drain_until_ms)
+	if (worker->operations == 0 || clock_monotonic_ms() >= worker->drain_until_ms)
 		close_all(worker);
 }
 

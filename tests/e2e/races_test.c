@@ -285,6 +285,30 @@ static void an_agent_that_stops_under_reads_of_the_disk_tier_ends_well(void **st
 		pthread_join(threads[i], NULL);
 }
 
+static void *clear(void *context)
+{
+	struct fixture *f = context;
+
+	return (void *)(intptr_t)riptide_clear(f->handle);
+}
+
+static void what_was_begun_before_a_stop_is_ended(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	pthread_t thread;
+	void *status = (void *)1;
+
+	put(f, "key", 10, NULL, 0);
+	redis_server_pause(&f->server);
+	assert_int_equal(pthread_create(&thread, NULL, clear, f), 0);
+	e2e_pause_ms(100);
+	assert_int_equal(kill(f->agent.pid, SIGTERM), 0);
+	e2e_pause_ms(100);
+	redis_server_resume(&f->server);
+	pthread_join(thread, &status);
+	assert_int_equal((int)(intptr_t)status, RIPTIDE_OK);
+}
+
 static int load_slowly(void *context, const void *key, size_t key_length, struct riptide_loaded *ret)
 {
 	(void)context;
@@ -353,6 +377,7 @@ int main(void)
 		REDIS(what_a_tag_took_does_not_come_back_from_disk),
 		REDIS(what_was_found_absent_does_not_come_back_from_disk),
 		REDIS(an_agent_that_stops_under_reads_of_the_disk_tier_ends_well),
+		REDIS(what_was_begun_before_a_stop_is_ended),
 		REDIS(a_prefix_whose_deletes_are_refused_wakes_who_waits_for_its_keys),
 	};
 
