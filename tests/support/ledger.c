@@ -4,6 +4,7 @@
  */
 #include "tests/support/ledger.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -11,6 +12,7 @@
 #include "tests/support/e2e.h"
 
 #define FLUSHES 1024u
+#define LOSSES 1024u /* times of a run in which servers may lose what they took */
 #define GRAIN_MS 12u /* of the clock that leases are measured by (CLOCK_MONOTONIC_COARSE, HZ=100), and of ours */
 
 struct event {
@@ -28,9 +30,15 @@ struct flush {
 	uint64_t floor[LEDGER_KEYS]; /* numbers up to these are gone */
 };
 
+struct loss {
+	uint64_t from_ms, until_ms;
+};
+
 struct ledger {
 	uint64_t bound_ms;
 	struct key_events keys[LEDGER_KEYS];
+	uint64_t loss_count;
+	struct loss losses[LOSSES];
 	uint64_t flush_count;
 	struct flush flushes[FLUSHES];
 };
@@ -95,6 +103,39 @@ void ledger_flush_done(struct ledger *ledger)
 	rshm_store_release(&ledger->flush_count, ledger->flush_count + 1);
 }
 
+void ledger_forgive_begin(struct ledger *ledger, uint64_t from_ms)
+{
+	if (ledger->loss_count == LOSSES)
+		abort();
+	ledger->losses[ledger->loss_count] = (struct loss){.from_ms = from_ms, .until_ms = UINT64_MAX};
+	rshm_store_release(&ledger->loss_count, ledger->loss_count + 1);
+}
+
+void ledger_forgive_end(struct ledger *ledger)
+{
+	rshm_store_release(&ledger->losses[ledger->loss_count - 1].until_ms, e2e_now_ms());
+}
+
+uint64_t ledger_forgiven_ms(const struct ledger *ledger)
+{
+	uint64_t total_ms = 0;
+
+	for (uint64_t i = 0; i < ledger->loss_count; i++)
+		total_ms += ledger->losses[i].until_ms - ledger->losses[i].from_ms;
+	return total_ms;
+}
+
+static bool may_be_lost(const struct ledger *ledger, uint64_t returned_ms)
+{
+	uint64_t count = rshm_load_acquire(&ledger->loss_count);
+
+	for (uint64_t i = 0; i < count; i++)
+		if (returned_ms >= ledger->losses[i].from_ms &&
+		    returned_ms <= rshm_load_acquire(&ledger->losses[i].until_ms))
+			return true;
+	return false;
+}
+
 /* The oldest of what had returned before the read began and was newer decides. */
 static void weigh(struct verdict *verdict, uint64_t number, uint64_t returned_ms, uint64_t allowed_ms,
 		  uint64_t began_ms)
@@ -137,7 +178,7 @@ struct verdict ledger_judge(const struct ledger *ledger, uint32_t key, uint64_t 
 
 		if (event->number <= number)
 			break;
-		if (event->returned_ms < began_ms)
+		if (event->returned_ms < began_ms && !may_be_lost(ledger, event->returned_ms))
 			weigh(&verdict, event->number, event->returned_ms, own ? 0 : ledger->bound_ms + GRAIN_MS,
 			      began_ms);
 	}

@@ -37,6 +37,15 @@ void ledger_unknown(struct ledger *ledger, uint32_t key, uint64_t number);
 void ledger_flush_begin(struct ledger *ledger);
 void ledger_flush_done(struct ledger *ledger);
 
+/*
+ * Servers that fail over lose what their replica had not got yet: what returned from `from_ms` until ledger_forgive_end()
+ * may be gone, and what was there before it is the truth again. One such time at once.
+ */
+void ledger_forgive_begin(struct ledger *ledger, uint64_t from_ms);
+void ledger_forgive_end(struct ledger *ledger);
+/* All such times together. */
+uint64_t ledger_forgiven_ms(const struct ledger *ledger);
+
 struct verdict {
 	bool violation;
 	uint64_t
