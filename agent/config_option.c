@@ -74,7 +74,9 @@ void config_option_allowed(const struct config_option *option, struct text *text
 		break;
 	case CONFIG_URL:
 		text_append_string(text, "redis://[user:password@]host[:port][/db], "
-					 "redis+cluster://[user:password@]host[:port],... or unix:///path[?db=n]");
+					 "redis+cluster://[user:password@]host[:port],..., "
+					 "redis+sentinel://[user:password@]host[:port],.../master[/db] "
+					 "or unix:///path[?db=n]");
 		break;
 	case CONFIG_LIST:
 		text_append_format(text, "a list of at most %" PRIu64 " names or numbers", option->max);

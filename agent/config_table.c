@@ -54,8 +54,9 @@ static const struct config_option options[] = {
 
 	{FIELD(redis, url), .type = CONFIG_URL, .initial = "redis://localhost:6379", RANGE(1, 1024),
 	 .environment = "REDIS_URL", .below = "Redis URL cannot be empty",
-	 .help = "Where the server is: redis://host:port, unix:///path, or redis+cluster://host:port,host:port for a "
-		 "cluster, of which some nodes are enough. A password in it is masked wherever the URL is shown."},
+	 .help = "Where the server is: redis://host:port, unix:///path, redis+cluster://host:port,host:port for a "
+		 "cluster, of which some nodes are enough, or redis+sentinel://host:port,host:port/name for the master "
+		 "that sentinels know by that name. A password in it is masked wherever the URL is shown."},
 	{FIELD(redis, pool_size), .type = CONFIG_COUNT, .initial = "10", RANGE(1, 1024),
 	 .environment = "REDIS_POOL_SIZE", .environment_alias = "POOL_MAX_SIZE",
 	 .help = "Connections at most, of each worker, to each node of a cluster."},
@@ -82,6 +83,8 @@ static const struct config_option options[] = {
 	 .help = "Time between two looks at which node of a cluster has which keys, when nothing is amiss."},
 	{FIELD(redis, cluster_redirects_max), .type = CONFIG_COUNT, .initial = "5", RANGE(1, 100),
 	 .help = "How often the nodes of a cluster may send a command on before it fails."},
+	{FIELD(redis, sentinel_refresh_ms), .type = CONFIG_MS, .initial = "10000", RANGE(100, 3600000),
+	 .help = "Time between two questions to sentinels who the master is, when nothing is amiss."},
 
 	{FIELD(pool, min_size), .type = CONFIG_COUNT, .initial = "2", RANGE(0, 1024), .environment = "POOL_MIN_SIZE",
 	 .help = "Connections that each worker keeps open, to each node of a cluster. The most is "

@@ -47,7 +47,8 @@ static const char *config_url_fault_redis(const char *host)
 	return *rest == '\0' || strcmp(rest, "/") == 0 ? NULL : "has something behind its host";
 }
 
-static const char *config_url_fault_cluster(const char *hosts)
+/* Hosts with commas between them, up to `end`. */
+static const char *config_url_fault_hosts(const char *hosts, const char *end)
 {
 	char host[512];
 
@@ -55,17 +56,39 @@ static const char *config_url_fault_cluster(const char *hosts)
 		size_t length = strcspn(hosts, ",");
 		const char *fault;
 
+		if (length > (size_t)(end - hosts))
+			length = (size_t)(end - hosts);
 		if (length >= sizeof(host))
 			return "has a host that is too long";
-		if (memchr(hosts, '/', length) != NULL)
-			return "has something behind its hosts; a cluster has one database";
 		memcpy(host, hosts, length);
 		host[length] = '\0';
 		fault = config_url_fault_redis(host);
-		if (fault != NULL || hosts[length] == '\0')
+		if (fault != NULL || hosts + length == end)
 			return fault;
 		hosts += length + 1;
 	}
+}
+
+static const char *config_url_fault_cluster(const char *hosts)
+{
+	if (strchr(hosts, '/') != NULL)
+		return "has something behind its hosts; a cluster has one database";
+	return config_url_fault_hosts(hosts, hosts + strlen(hosts));
+}
+
+static const char *config_url_fault_sentinel(const char *hosts)
+{
+	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_";
+	const char *end = hosts + strcspn(hosts, "/"), *name = *end == '/' ? end + 1 : end;
+	size_t length = strspn(name, allowed);
+
+	if (length == 0 || length > 64)
+		return "names no master: its name stands behind the sentinels, after a slash";
+	if (name[length] == '/' && !config_url_is_number(name + length + 1, strlen(name + length + 1), 65535))
+		return "has a database that is not a number";
+	if (name[length] != '/' && name[length] != '\0')
+		return "has a master's name with other characters than A-Z a-z 0-9 . - _";
+	return config_url_fault_hosts(hosts, end);
 }
 
 static const char *config_url_fault_unix(const char *path)
@@ -92,6 +115,8 @@ const char *config_url_fault(const char *url)
 		return config_url_fault_redis(config_url_host(url + 8));
 	if (strncmp(url, "redis+cluster://", 16) == 0)
 		return config_url_fault_cluster(config_url_host(url + 16));
+	if (strncmp(url, "redis+sentinel://", 17) == 0)
+		return config_url_fault_sentinel(config_url_host(url + 17));
 	if (strncmp(url, "unix://", 7) == 0)
 		return config_url_fault_unix(config_url_host(url + 7));
 	if (strncmp(url, "rediss://", 9) == 0)

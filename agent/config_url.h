@@ -3,6 +3,7 @@
  *
  *	redis://[[user]:password@]host[:port][/db]     unix:///path/to/socket[?db=n], also unix://[user:password@]/path
  *	redis+cluster://[[user]:password@]host[:port][,host[:port]...]
+ *	redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/master[/db]
  *
  * Both functions: any thread, never block.
  */

@@ -127,7 +127,7 @@ void redis_canary_on_answer(struct redis_connection *connection, const struct re
 	canary_on_failure(store, canary_interval_ms(store));
 	redis_store_log_error(store, "the server refused our canary", reply);
 	if (redis_reply_verdict(reply).leave && connection->state == REDIS_CONNECTION_READY)
-		redis_connection_drain(connection);
+		redis_connection_leave(connection);
 	if (!redis_reply_error_is(reply, "NOPERM") || !store->tracking.armed)
 		return;
 	/* Nothing has been proven since so many times. */

@@ -262,7 +262,7 @@ enum redis_shape redis_command_shape(const struct redis_flight *flight)
 {
 	if (flight->transaction != REDIS_TRANSACTION_NONE && flight->replies_left == 1)
 		return REDIS_SHAPE_EXEC;
-	if (flight->command == REDIS_COMMAND_SLOTS)
+	if (flight->command == REDIS_COMMAND_SLOTS || flight->command == REDIS_COMMAND_SENTINEL)
 		return REDIS_SHAPE_TREE;
 	return flight->command == REDIS_COMMAND_SCAN ? REDIS_SHAPE_PAGE : REDIS_SHAPE_PLAIN;
 }
@@ -287,6 +287,7 @@ static bool reply_fits(const struct redis_flight *flight, const struct redis_rep
 	case REDIS_COMMAND_GET_ALONE:
 		return reply->type == REDIS_REPLY_IS_STRING || reply->type == REDIS_REPLY_IS_NIL;
 	case REDIS_COMMAND_HEAD:
+	case REDIS_COMMAND_ROLE:
 	case REDIS_COMMAND_INFO:
 	case REDIS_COMMAND_NAMESPACE:
 		return reply->type == REDIS_REPLY_IS_STRING;
@@ -297,6 +298,7 @@ static bool reply_fits(const struct redis_flight *flight, const struct redis_rep
 	case REDIS_COMMAND_SCAN:
 		return redis_listing_page_fits(reply);
 	case REDIS_COMMAND_SLOTS:
+	case REDIS_COMMAND_SENTINEL:
 		return reply->type == REDIS_REPLY_IS_TREE;
 	case REDIS_COMMAND_CHANGE:
 		return change_fits(reply);
@@ -349,7 +351,7 @@ static void command_on_error(struct redis_connection *connection, const struct r
 	if (verdict.advice != NULL)
 		redis_store_log_error(store, verdict.advice, error);
 	if (verdict.leave && connection->state == REDIS_CONNECTION_READY)
-		redis_connection_drain(connection);
+		redis_connection_leave(connection);
 	if (verdict.retry)
 		redis_store_retry(store, flight->request, verdict.status);
 	else

@@ -163,12 +163,14 @@ static void connection_on_resolved(uv_getaddrinfo_t *resolve, int status, struct
 
 int redis_connection_create(struct redis_store *store, enum redis_role role, struct redis_connection **ret)
 {
+	static const size_t reply_max[] = {
+		[REDIS_ROLE_FEED] = REDIS_FEED_REPLY_MAX, [REDIS_ROLE_SENTINEL] = REDIS_SENTINEL_REPLY_MAX};
 	struct redis_connection *connection = calloc(1, sizeof(*connection));
 
+	_Static_assert(sizeof(reply_max) / sizeof(reply_max[0]) == REDIS_ROLE_SENTINEL + 1, "one per role");
 	if (connection == NULL)
 		return RSHM_E_NOMEM;
-	connection->reader =
-		redis_reader_create(role == REDIS_ROLE_FEED ? REDIS_FEED_REPLY_MAX : store->config.envelope_max);
+	connection->reader = redis_reader_create(reply_max[role] ? reply_max[role] : store->config.envelope_max);
 	if (connection->reader == NULL) {
 		free(connection);
 		return RSHM_E_NOMEM;
@@ -189,17 +191,21 @@ static int connection_start(struct redis_connection *connection)
 	struct redis_store *store = connection->store;
 	const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
 	struct sockaddr_un local = {.sun_family = AF_UNIX};
+	struct redis_address to = {.port = store->url.port};
 	char port[8];
 	int error;
 
 	connection->resolve.data = connection;
+	if (connection->role == REDIS_ROLE_SENTINEL)
+		to = *redis_failover_asked(store);
+	else
+		memcpy(to.host, store->url.host, sizeof(to.host));
 	if (store->url.is_unix) {
 		memcpy(local.sun_path, store->url.path, sizeof(local.sun_path));
 		return connection_dial(connection, (const struct sockaddr *)&local, sizeof(local));
 	}
-	snprintf(port, sizeof(port), "%u", (unsigned)store->url.port);
-	error = uv_getaddrinfo(store->loop, &connection->resolve, connection_on_resolved, store->url.host, port,
-			       &hints);
+	snprintf(port, sizeof(port), "%u", (unsigned)to.port);
+	error = uv_getaddrinfo(store->loop, &connection->resolve, connection_on_resolved, to.host, port, &hints);
 	connection->resolving = error == 0;
 	return -error;
 }
@@ -322,10 +328,11 @@ static void connection_refuse(struct redis_connection *connection, const char *f
 	redis_connection_lose(connection, reason, RSHM_OK);
 }
 
-/* A feed that is logged in asks for nothing any more, and is told. */
+/* A feed that is logged in, and a sentinel that has answered, ask for nothing any more, and are told. */
 static bool connection_is_fed(const struct redis_connection *connection)
 {
-	return connection->role == REDIS_ROLE_FEED && connection->state == REDIS_CONNECTION_READY;
+	return (connection->role == REDIS_ROLE_FEED || connection->role == REDIS_ROLE_SENTINEL) &&
+	       connection->state == REDIS_CONNECTION_READY;
 }
 
 static int connection_next_reply(struct redis_connection *connection, struct redis_reply **ret)
@@ -342,7 +349,8 @@ static int connection_next_reply(struct redis_connection *connection, struct red
 /* Takes over `reply`. False: it cannot be. */
 static bool connection_take_push(struct redis_connection *connection, struct redis_reply *reply)
 {
-	bool fits = redis_tracking_on_push(connection, reply);
+	bool fits = connection->role == REDIS_ROLE_SENTINEL ? redis_failover_on_push(connection, reply)
+							    : redis_tracking_on_push(connection, reply);
 
 	free(reply);
 	return fits;
@@ -497,6 +505,8 @@ void redis_connection_lose(struct redis_connection *connection, const char *reas
 		redis_pool_add_kill(connection);
 	if (connection->role == REDIS_ROLE_POOL)
 		redis_pool_on_lost(connection, state, reason, refusal);
+	else if (connection->role == REDIS_ROLE_SENTINEL)
+		redis_failover_on_lost(connection, reason);
 	else
 		redis_tracking_on_lost(connection, state, reason);
 	if (may_run)
@@ -516,6 +526,12 @@ void redis_connection_drain(struct redis_connection *connection)
 	must(connection->state == REDIS_CONNECTION_READY);
 	connection->state = REDIS_CONNECTION_DRAINING;
 	redis_store_wake(connection->store, clock_monotonic_ms());
+}
+
+void redis_connection_leave(struct redis_connection *connection)
+{
+	redis_failover_doubt(connection->store);
+	redis_connection_drain(connection);
 }
 
 void redis_connection_tick(struct redis_connection *connection, uint64_t now_ms)

@@ -1,5 +1,6 @@
 /*
- * What is said first on a connection, in one send: AUTH, SELECT, CLIENT SETNAME, CLIENT ID, INFO server.
+ * What is said first on a connection, in one send: AUTH, SELECT, CLIENT SETNAME, CLIENT ID, INFO server. Where sentinels know
+ * the master, INFO replication before the last one: a server that says that it is none is not used.
  *
  * AUTH and SELECT must succeed. The others serve people and the barrier of pool.c; a server that refuses them is used all
  * the same. An error of the login ends the connection, and requests are told RSHM_E_BACKEND until one succeeds.
@@ -37,9 +38,11 @@ int redis_greeting_send(struct redis_connection *connection)
 					    [REDIS_ROLE_FEED] = "riptided-feed",
 					    [REDIS_ROLE_WRITER] = "riptided-writer"};
 	const struct redis_url *url = &connection->store->url;
-	const char *name = names[connection->role];
+	const char *name = connection->role == REDIS_ROLE_SENTINEL ? NULL : names[connection->role];
 	struct redis_output *output = &connection->output;
 
+	if (name == NULL)
+		return redis_failover_greet(connection);
 	if (url->password[0] != '\0') {
 		redis_output_command(output, url->user[0] != '\0' ? 3 : 2, "AUTH");
 		if (url->user[0] != '\0')
@@ -59,6 +62,11 @@ int redis_greeting_send(struct redis_connection *connection)
 	redis_output_command(output, 2, "CLIENT");
 	redis_output_string(output, "ID", 2);
 	greeting_add(connection, REDIS_COMMAND_CLIENT_ID);
+	if (connection->store->failover.sentinels.count > 0) {
+		redis_output_command(output, 2, "INFO");
+		redis_output_string(output, "replication", 11);
+		greeting_add(connection, REDIS_COMMAND_ROLE);
+	}
 	redis_output_command(output, 2, "INFO");
 	redis_output_string(output, "server", 6);
 	greeting_add(connection, REDIS_COMMAND_INFO);
@@ -127,6 +135,17 @@ static void greeting_on_info(struct redis_connection *connection, const struct r
 		redis_tracking_on_ready(connection);
 }
 
+/* Of a server that does not tell, the sentinel's word is good enough. */
+static void greeting_on_role(struct redis_connection *connection, const struct redis_reply *reply)
+{
+	char role[16] = "";
+
+	if (reply->type == REDIS_REPLY_IS_STRING)
+		info_field(reply->bytes, "role", role, sizeof(role));
+	if (role[0] != '\0' && strcmp(role, "master") != 0)
+		redis_connection_lose(connection, "the server is not the master any more, or not yet", RSHM_OK);
+}
+
 /* Whether the login may go on. False: the connection is lost. */
 static bool greeting_check(struct redis_connection *connection, enum redis_command command,
 			   const struct redis_reply *reply)
@@ -164,10 +183,16 @@ void redis_greeting_on_reply(struct redis_connection *connection, enum redis_com
 			     const struct redis_reply *reply)
 {
 	must(connection->state == REDIS_CONNECTION_GREETING);
+	if (command == REDIS_COMMAND_SENTINEL) {
+		redis_failover_on_reply(connection, reply);
+		return;
+	}
 	if (!greeting_check(connection, command, reply))
 		return;
 	if (command == REDIS_COMMAND_CLIENT_ID && reply->type == REDIS_REPLY_IS_INTEGER && reply->integer > 0)
 		connection->client_id = (uint64_t)reply->integer;
+	else if (command == REDIS_COMMAND_ROLE)
+		greeting_on_role(connection, reply);
 	else if (command == REDIS_COMMAND_INFO)
 		greeting_on_info(connection, reply);
 }

@@ -121,7 +121,8 @@ static void pool_open_one(struct redis_store *store)
 	struct redis_connection *connection;
 	uint64_t now_ms = clock_monotonic_ms();
 
-	if (store->closing || pool->connecting > 0 || pool->count >= store->config.pool_max)
+	if (store->closing || pool->connecting > 0 || pool->count >= store->config.pool_max ||
+	    !redis_failover_knows_master(store))
 		return;
 	if (now_ms < pool->connect_ms) {
 		redis_store_wake(store, pool->connect_ms);
@@ -350,8 +351,10 @@ void redis_pool_on_lost(struct redis_connection *connection, enum redis_connecti
 		pool->connect_ms = now_ms + redis_store_backoff(store, pool->failures);
 		pool->failures += pool->failures < UINT32_MAX;
 	}
-	if (reason != NULL)
+	if (reason != NULL) {
 		pool_note_trouble(store, reason);
+		redis_failover_doubt(store);
+	}
 	if (pool->ready == 0)
 		redis_node_note(store, RSHM_E_AGAIN);
 	redis_store_wake(store, now_ms);

@@ -278,6 +278,7 @@ static void store_on_timer(uv_timer_t *timer)
 	store->wake_ms = REDIS_NEVER;
 	redis_pool_tick(store, now_ms);
 	redis_tracking_tick(store, now_ms);
+	redis_failover_tick(store, now_ms);
 	store_expire(store, &store->retrying, now_ms, RSHM_OK);
 	store_resume_retries(store, now_ms);
 	absence = store_absence(store, now_ms);
@@ -386,6 +387,7 @@ static void store_close_redis(struct store *base, void (*closed)(void *context),
 	store->closing = true;
 	store->closed = closed;
 	store->closed_context = context;
+	redis_failover_close(store);
 	redis_tracking_close(store);
 	redis_pool_close(store);
 	store_give_back(store, &store->reads);
@@ -424,6 +426,7 @@ static void store_status_redis(struct store *base, struct store_status *ret)
 	redis_tracking_status(store, &ret->feed);
 	text_init(&detail, ret->detail, sizeof(ret->detail));
 	text_append_string(&detail, store->endpoint);
+	redis_failover_status(store, &detail);
 	if (pool->ready > 0) {
 		text_append_format(&detail, ", %s", pool->server);
 		if (pool->kills_count > 0)
@@ -506,6 +509,13 @@ static void store_init_handles(struct redis_store *store)
 	store->handles = STORE_HANDLES;
 }
 
+static int store_parse_url(struct redis_store *store, const char *url, struct text *error)
+{
+	if (redis_sentinel_is_meant(url))
+		return redis_sentinel_parse(url, &store->failover.sentinels, &store->url, error);
+	return redis_url_parse(url, &store->url, error);
+}
+
 int store_redis_create(uv_loop_t *loop, const struct store_redis_config *config, struct store **ret, char *error,
 		       size_t error_size)
 {
@@ -516,7 +526,7 @@ int store_redis_create(uv_loop_t *loop, const struct store_redis_config *config,
 	if (store_redis_check(config, &text) != RSHM_OK)
 		return RSHM_E_INVALID;
 	store = calloc(1, sizeof(*store));
-	if (store == NULL || redis_url_parse(config->url, &store->url, &text) != RSHM_OK) {
+	if (store == NULL || store_parse_url(store, config->url, &text) != RSHM_OK) {
 		free(store);
 		return store == NULL ? RSHM_E_NOMEM : RSHM_E_INVALID;
 	}
@@ -526,7 +536,10 @@ int store_redis_create(uv_loop_t *loop, const struct store_redis_config *config,
 	store->config = *config;
 	store->config.url = store->config.key_prefix = NULL;
 	text_init(&text, store->endpoint, sizeof(store->endpoint));
-	redis_url_describe(&store->url, &text);
+	if (store->failover.sentinels.count > 0)
+		redis_failover_describe(store, &text);
+	else
+		redis_url_describe(&store->url, &text);
 	snprintf(store->key_prefix, sizeof(store->key_prefix), "%s", config->key_prefix);
 	store->keys = (struct keys_options){store->key_prefix, config->key_version};
 	store->metrics = metric_set_create("redis", metrics, STORE_REDIS_METRICS);

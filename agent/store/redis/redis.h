@@ -28,7 +28,7 @@ enum store_redis_coherence {
 
 /* Everything has a default: STORE_REDIS_CONFIG_DEFAULTS. Texts are copied. Live = taken over by reload. */
 struct store_redis_config {
-	const char *url;        /* of url.h */
+	const char *url;        /* of url.h or sentinel.h */
 	const char *key_prefix; /* of keys.h, as is the next */
 	uint32_t key_version;
 	uint32_t pool_min;        /* connections that stay open, 0 .. pool_max */
@@ -46,8 +46,10 @@ struct store_redis_config {
 	uint32_t max_pipeline_size;  /* live: requests in flight on one connection */
 	uint32_t queue_max;          /* live: requests that wait to be sent; beyond: RSHM_E_AGAIN */
 	enum store_redis_coherence coherence;
-	uint64_t lease_ms;             /* of the watcher: canaries come every quarter of it, 500 ms at most */
-	size_t envelope_max;           /* bytes of an envelope; larger ones are neither written nor read */
+	uint64_t
+		sentinel_refresh_ms; /* between two questions to sentinels when nothing is amiss; a tenth more or less */
+	uint64_t lease_ms;           /* of the watcher: canaries come every quarter of it, 500 ms at most */
+	size_t envelope_max;         /* bytes of an envelope; larger ones are neither written nor read */
 	const struct redis_node *node; /* of node.h, lent: this server is a node of a cluster; else NULL */
 };
 
@@ -59,7 +61,7 @@ struct store_redis_config {
 		.pool_max = 10, .idle_timeout_ms = 600000, .lifetime_ms = 3600000, .connect_timeout_ms = 5000,       \
 		.command_timeout_ms = 5000, .connect_grace_ms = 250, .retry_attempts = 3, .retry_delay_ms = 100,     \
 		.retry_max_delay_ms = 2000, .enable_pipelining = true, .max_pipeline_size = 100, .queue_max = 16384, \
-		.envelope_max = 21u << 20, .lease_ms = 2000                                                          \
+		.envelope_max = 21u << 20, .lease_ms = 2000, .sentinel_refresh_ms = 10000                            \
 	}
 
 /* What store_redis_metrics() counts. */

@@ -13,8 +13,9 @@
  *	canary.c      the proof that the feed tells everything
  *	told.c        what the feed is told
  *	ours.c        which changes may be echoes of our own
+ *	failover.c    who the master is, where sentinels know
  *
- * Calls go down this list, except for redis_store_*(), redis_pool_*() and redis_tracking_*(), which report upwards. All on
+ * Calls go down this list, except for redis_store_*(), redis_pool_*(), redis_tracking_*() and redis_failover_*(), which report upwards. All on
  * the worker's thread.
  */
 #ifndef RIPTIDE_STORE_REDIS_PRIV_H
@@ -32,6 +33,7 @@
 #include "agent/store/redis/output.h"
 #include "agent/store/redis/redis.h"
 #include "agent/store/redis/reply.h"
+#include "agent/store/redis/sentinel.h"
 #include "agent/store/redis/url.h"
 #include "agent/store/store.h"
 
@@ -42,7 +44,8 @@
 #define REDIS_ATTEMPTS_RETRIES 0x0000ffffu /* in request->attempts: further tries; node.h has bits of its own */
 #define REDIS_GENERATION_MAX (1ull << 53)  /* Lua counts exactly up to here */
 #define REDIS_ID_DIGITS 16u
-#define REDIS_FEED_REPLY_MAX (4u << 20)     /* bytes of a message on the feed that are looked at */
+#define REDIS_FEED_REPLY_MAX (4u << 20) /* bytes of a message on the feed that are looked at */
+#define REDIS_SENTINEL_REPLY_MAX (64u << 10)
 #define REDIS_WRITER_VALUE_MAX (256u << 10) /* larger ones would keep the writer's others waiting */
 #define REDIS_ATTEMPTS_UNKNOWN 0x80000000u  /* in request->attempts: an earlier try may have been executed */
 
@@ -66,7 +69,9 @@ enum redis_command {
 	REDIS_COMMAND_SELECT,
 	REDIS_COMMAND_SETNAME,
 	REDIS_COMMAND_CLIENT_ID,
+	REDIS_COMMAND_ROLE, /* INFO replication */
 	REDIS_COMMAND_INFO,
+	REDIS_COMMAND_SENTINEL, /* to a sentinel */
 	/* the barrier's */
 	REDIS_COMMAND_KILL,
 	/* tracking's */
@@ -84,11 +89,12 @@ enum redis_transaction {
 	REDIS_TRANSACTION_UNPUBLISHED, /* PUBLISH was refused: nothing was executed */
 };
 
-/* Feed and writer are tracking.c's, and not members of the pool. */
+/* Feed and writer are tracking.c's, the sentinel is failover.c's, and none a member of the pool. */
 enum redis_role {
 	REDIS_ROLE_POOL,
 	REDIS_ROLE_FEED,   /* is pushed what others change */
 	REDIS_ROLE_WRITER, /* what is written here is not pushed to our own feed */
+	REDIS_ROLE_SENTINEL,
 };
 
 /* A command that was put into the output of a connection and is not answered. */
@@ -214,6 +220,20 @@ struct redis_tracking {
 	uint64_t trouble_logged_ms;
 };
 
+/* Who the master is. No sentinels: the URL says it. */
+struct redis_failover {
+	struct redis_sentinel_list sentinels; /* set once */
+	struct redis_address master;          /* port 0: not known yet */
+	uint64_t epoch;                       /* of the word that was believed */
+	struct redis_connection *talk;        /* with a sentinel, or NULL */
+	struct redis_address asked;           /* where it is */
+	uint32_t asked_index, next;           /* of the list */
+	bool talks;                           /* the last one asked has answered */
+	uint32_t failures;                    /* of asking, in a row */
+	uint64_t begun_ms, due_ms;            /* the last question, the next one */
+	char trouble[160];
+};
+
 struct redis_list {
 	struct store_request *first, *last;
 	uint32_t count;
@@ -240,6 +260,7 @@ struct redis_store {
 	uint64_t random;
 	struct redis_pool pool;
 	struct redis_tracking tracking;
+	struct redis_failover failover;
 	struct redis_connection *dirty;
 	struct redis_list reads, writes; /* wait for a connection */
 	struct redis_list tracked;       /* writes that the writer takes where there is one */
@@ -322,6 +343,25 @@ bool redis_node_divert(struct redis_store *store, struct store_request *request,
 /* Something that a new slot map may mend. */
 void redis_node_note(const struct redis_store *store, int status);
 
+/* failover.c; all do nothing, or say "known", where the URL names the server */
+bool redis_failover_knows_master(const struct redis_store *store);
+/* What the store is called in status and log: the master, and where it is if that is known. */
+void redis_failover_describe(const struct redis_store *store, struct text *text);
+/* Which sentinel says so, for the status. */
+void redis_failover_status(const struct redis_store *store, struct text *text);
+/* A connection to the master was lost, or the server there is none: asks soon. */
+void redis_failover_doubt(struct redis_store *store);
+/* What is due. */
+void redis_failover_tick(struct redis_store *store, uint64_t now_ms);
+void redis_failover_close(struct redis_store *store);
+/* Where the sentinel is that is being asked. */
+const struct redis_address *redis_failover_asked(const struct redis_store *store);
+/* Of the sentinel's connection: it stands (RSHM_E_NOMEM); its answer, which may lose it; what it was pushed; its end. */
+int redis_failover_greet(struct redis_connection *sentinel);
+void redis_failover_on_reply(struct redis_connection *sentinel, const struct redis_reply *reply);
+bool redis_failover_on_push(struct redis_connection *sentinel, const struct redis_reply *push);
+void redis_failover_on_lost(struct redis_connection *sentinel, const char *reason);
+
 /* connection.c */
 /* RSHM_E_NOMEM. */
 int redis_connection_create(struct redis_store *store, enum redis_role role, struct redis_connection **ret);
@@ -334,6 +374,8 @@ void redis_connection_begin(struct redis_connection *connection);
 void redis_connection_lose(struct redis_connection *connection, const char *reason, int refusal);
 /* The same once the last command is answered; it takes no more. READY only. */
 void redis_connection_drain(struct redis_connection *connection);
+/* The same because the server is the wrong one. */
+void redis_connection_leave(struct redis_connection *connection);
 /* Ends what has timed out, and tells when to look again. May lose the connection. */
 void redis_connection_tick(struct redis_connection *connection, uint64_t now_ms);
 /* The output has something new: sent before the loop waits. */

@@ -1,0 +1,280 @@
+/*
+ * Who the master is, as Redis Sentinel says.
+ *
+ * One sentinel at a time is talked to: it is asked SENTINEL MASTER, and then subscribed to +switch-master, so that we hear of
+ * a failover at once. The next one is asked when this one is lost or silent, when a connection to the master is lost or the
+ * server there says that it is none, and every sentinel_refresh_ms; not more often than FAILOVER_LEAST_MS.
+ *
+ * Sentinels may have slept, so the word of one whose epoch is lower than that of the last one believed is not taken while
+ * there is a connection to the master. Each connection asks its server for its role before it is used: a word that is out of
+ * date costs a connect, never a write to a replica.
+ *
+ * Another master is another server: all connections to the old one end, its feed with them, which fences; what was in flight
+ * there is unknown. The old one, should it come back, is not written to, because nobody is connected to it. Its clients are
+ * no concern of the barrier (pool.c): what they still bring is lost when it becomes a replica.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/base/assert.h"
+#include "agent/base/clock.h"
+#include "agent/base/log.h"
+#include "agent/store/redis/redis_priv.h"
+#include "shm/msg.h"
+
+#define FAILOVER_LEAST_MS 200u
+#define FAILOVER_CHANNEL "+switch-master"
+
+static struct log_limit master_limit = LOG_LIMIT(10, 10000);
+static struct log_limit trouble_limit = LOG_LIMIT(10, 10000);
+
+bool redis_failover_knows_master(const struct redis_store *store)
+{
+	return store->failover.sentinels.count == 0 || store->failover.master.port != 0;
+}
+
+const struct redis_address *redis_failover_asked(const struct redis_store *store)
+{
+	return &store->failover.asked;
+}
+
+void redis_failover_describe(const struct redis_store *store, struct text *text)
+{
+	const struct redis_failover *failover = &store->failover;
+
+	text_append_format(text, "master %s", failover->sentinels.master);
+	if (failover->master.port == 0)
+		return;
+	text_append_string(text, " at ");
+	redis_address_describe(&failover->master, text);
+	text_append_format(text, "/%u", (unsigned)store->url.database);
+}
+
+void redis_failover_status(const struct redis_store *store, struct text *text)
+{
+	const struct redis_failover *failover = &store->failover;
+
+	if (failover->sentinels.count == 0)
+		return;
+	if (failover->talks) {
+		text_append_string(text, ", by sentinel ");
+		redis_address_describe(&failover->asked, text);
+		text_append_format(text, " of %u", (unsigned)failover->sentinels.count);
+	} else {
+		text_append_format(text, ", no sentinel of %u answers", (unsigned)failover->sentinels.count);
+	}
+	if (failover->trouble[0] != '\0')
+		text_append_format(text, " (%s)", failover->trouble);
+}
+
+/* Not later than `at_ms`. */
+static void schedule(struct redis_store *store, uint64_t at_ms)
+{
+	if (at_ms < store->failover.due_ms)
+		store->failover.due_ms = at_ms;
+	redis_store_wake(store, store->failover.due_ms);
+}
+
+void redis_failover_doubt(struct redis_store *store)
+{
+	uint64_t now_ms = clock_monotonic_ms(), at_ms = store->failover.begun_ms + FAILOVER_LEAST_MS;
+
+	if (store->failover.sentinels.count > 0 && !store->closing)
+		schedule(store, at_ms > now_ms ? at_ms : now_ms);
+}
+
+static void note_trouble(struct redis_store *store, const char *what)
+{
+	struct redis_failover *failover = &store->failover;
+	char trouble[sizeof(failover->trouble)];
+	struct text text;
+
+	text_init(&text, trouble, sizeof(trouble));
+	text_append_string(&text, "sentinel ");
+	redis_address_describe(&failover->asked, &text);
+	text_append_format(&text, ": %s", what);
+	if (strcmp(trouble, failover->trouble) != 0)
+		log_limited(&trouble_limit, LOG_LEVEL_WARN, "redis", "%s: %s", store->endpoint, trouble);
+	memcpy(failover->trouble, trouble, sizeof(trouble));
+}
+
+/* ---- the master ------------------------------------------------------------------------------------------------ */
+
+static void move_to(struct redis_store *store, const struct redis_address *master)
+{
+	struct redis_tracking *tracking = &store->tracking;
+	struct redis_pool *pool = &store->pool;
+	const char *reason = "another server is the master now";
+	struct text text;
+
+	store->failover.master = *master;
+	memcpy(store->url.host, master->host, sizeof(store->url.host));
+	store->url.port = master->port;
+	text_init(&text, store->endpoint, sizeof(store->endpoint));
+	redis_failover_describe(store, &text);
+	log_limited(&master_limit, LOG_LEVEL_INFO, "redis", "%s, epoch %llu", store->endpoint,
+		    (unsigned long long)store->failover.epoch);
+	if (tracking->writer != NULL)
+		redis_connection_lose(tracking->writer, reason, RSHM_OK);
+	if (tracking->feed != NULL)
+		redis_connection_lose(tracking->feed, reason, RSHM_OK);
+	while (pool->first != NULL)
+		redis_connection_lose(pool->first, reason, RSHM_OK);
+	pool->failures = 0;
+	pool->connect_ms = 0;
+	redis_store_wake(store, clock_monotonic_ms());
+}
+
+static void take_word(struct redis_store *store, const struct redis_sentinel_word *word)
+{
+	struct redis_failover *failover = &store->failover;
+
+	if (word->epoch < failover->epoch && store->pool.ready > 0)
+		return;
+	failover->epoch = word->epoch;
+	if (word->master.port != failover->master.port || strcmp(word->master.host, failover->master.host) != 0)
+		move_to(store, &word->master);
+}
+
+/* ---- the sentinel ---------------------------------------------------------------------------------------------- */
+
+int redis_failover_greet(struct redis_connection *sentinel)
+{
+	const struct redis_failover *failover = &sentinel->store->failover;
+	struct redis_flight flight = {.command = REDIS_COMMAND_SENTINEL, .replies_left = 1};
+
+	if (!redis_flights_reserve(&sentinel->flights))
+		return RSHM_E_NOMEM;
+	redis_output_command(&sentinel->output, 3, "SENTINEL");
+	redis_output_string(&sentinel->output, "MASTER", 6);
+	redis_output_string(&sentinel->output, failover->sentinels.master, strlen(failover->sentinels.master));
+	if (sentinel->output.failed)
+		return RSHM_E_NOMEM;
+	flight.end = sentinel->output.queued;
+	flight.begun_ms = clock_monotonic_ms();
+	redis_flights_push(&sentinel->flights, flight);
+	redis_connection_mark_dirty(sentinel);
+	return RSHM_OK;
+}
+
+static void subscribe(struct redis_connection *sentinel)
+{
+	redis_output_command(&sentinel->output, 2, "SUBSCRIBE");
+	redis_output_string(&sentinel->output, FAILOVER_CHANNEL, strlen(FAILOVER_CHANNEL));
+	if (sentinel->output.failed) {
+		redis_connection_lose(sentinel, "no memory", RSHM_OK);
+		return;
+	}
+	sentinel->state = REDIS_CONNECTION_READY;
+	redis_connection_mark_dirty(sentinel);
+}
+
+/* What an error means; the words of the sentinel are its own, and are not repeated. */
+static const char *refusal_of(const struct redis_reply *error)
+{
+	if (redis_reply_error_is(error, "ERR No such master"))
+		return "it knows no master of this name";
+	if (redis_reply_error_is(error, "NOAUTH"))
+		return "it wants a password; sentinels are asked without one";
+	if (redis_reply_error_is(error, "ERR unknown command"))
+		return "it is no sentinel";
+	return "it refused SENTINEL MASTER";
+}
+
+void redis_failover_on_reply(struct redis_connection *sentinel, const struct redis_reply *reply)
+{
+	struct redis_store *store = sentinel->store;
+	struct redis_failover *failover = &store->failover;
+	uint64_t refresh_ms = store->config.sentinel_refresh_ms;
+	struct redis_sentinel_word word;
+
+	if (reply->type == REDIS_REPLY_IS_ERROR) {
+		redis_connection_lose(sentinel, refusal_of(reply), RSHM_OK);
+		return;
+	}
+	if (!redis_sentinel_read(reply, &word)) {
+		redis_connection_lose(sentinel, "its answer is none", RSHM_OK);
+		return;
+	}
+	failover->talks = true;
+	failover->failures = 0;
+	failover->trouble[0] = '\0';
+	schedule(store, clock_monotonic_ms() + refresh_ms - refresh_ms / 10 + store->random % (refresh_ms / 5 + 1));
+	subscribe(sentinel);
+	take_word(store, &word);
+}
+
+bool redis_failover_on_push(struct redis_connection *sentinel, const struct redis_reply *push)
+{
+	struct redis_store *store = sentinel->store;
+	struct redis_failover *failover = &store->failover;
+	size_t position = 0, length, name_length = strlen(failover->sentinels.master);
+	const char *bytes;
+
+	if (push->type != REDIS_REPLY_IS_PUSH || !redis_reply_page_next(push, &position, &bytes, &length) ||
+	    !redis_reply_page_next(push, &position, &bytes, &length))
+		return false;
+	if (push->integer != REDIS_PAYLOAD_TEXT)
+		return true;
+	/* "name old-host old-port new-host new-port": asked again, for the epoch; the same one, for it knows. */
+	if (redis_reply_page_next(push, &position, &bytes, &length) && length > name_length &&
+	    memcmp(bytes, failover->sentinels.master, name_length) == 0 && bytes[name_length] == ' ') {
+		failover->next = failover->asked_index;
+		schedule(store, clock_monotonic_ms());
+	}
+	return true;
+}
+
+void redis_failover_on_lost(struct redis_connection *sentinel, const char *reason)
+{
+	struct redis_store *store = sentinel->store;
+	struct redis_failover *failover = &store->failover;
+
+	failover->talk = NULL;
+	if (store->closing || reason == NULL)
+		return;
+	failover->talks = false;
+	note_trouble(store, reason);
+	schedule(store, clock_monotonic_ms() + redis_store_backoff(store, failover->failures));
+	failover->failures += failover->failures < UINT32_MAX;
+}
+
+static void begin(struct redis_store *store, uint64_t now_ms)
+{
+	struct redis_failover *failover = &store->failover;
+
+	if (failover->talk != NULL)
+		redis_connection_lose(failover->talk, NULL, RSHM_OK);
+	failover->asked_index = failover->next;
+	failover->asked = failover->sentinels.addresses[failover->next];
+	failover->next = (failover->next + 1) % failover->sentinels.count;
+	failover->begun_ms = now_ms;
+	failover->due_ms = REDIS_NEVER;
+	if (redis_connection_create(store, REDIS_ROLE_SENTINEL, &failover->talk) != RSHM_OK) {
+		failover->talk = NULL;
+		schedule(store, now_ms + store->config.retry_max_delay_ms);
+		return;
+	}
+	redis_store_wake(store, now_ms + store->config.connect_timeout_ms);
+	redis_connection_begin(failover->talk);
+}
+
+void redis_failover_tick(struct redis_store *store, uint64_t now_ms)
+{
+	struct redis_failover *failover = &store->failover;
+
+	if (failover->sentinels.count == 0 || store->closing)
+		return;
+	if (failover->talk != NULL)
+		redis_connection_tick(failover->talk, now_ms);
+	if (failover->due_ms <= now_ms)
+		begin(store, now_ms);
+	else if (failover->due_ms != REDIS_NEVER)
+		redis_store_wake(store, failover->due_ms);
+}
+
+void redis_failover_close(struct redis_store *store)
+{
+	if (store->failover.talk != NULL)
+		redis_connection_lose(store->failover.talk, NULL, RSHM_OK);
+}
