@@ -1,0 +1,194 @@
+/*
+ * checker_sentinel_test.c - coherence of three agents on one Redis that Sentinel watches, while its master is replaced, hangs
+ * and dies, sentinels die, everything is flushed, connections are killed, and agents are paused and killed
+ * (tests/support/checker.h).
+ *
+ * A replaced master takes with it what its replica had not got yet, and goes on to take writes until it hears of it: Redis
+ * says so. Only for such times the ledger forgives.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "tests/support/checker.h"
+#include "tests/support/e2e.h"
+#include "tests/support/redis_sentinel.h"
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define LAG_MS 1000u /* a replica has what its master took so long ago */
+#define WHOLE_MS 40000
+#define REPLACED_MS 30000
+
+static struct redis_sentinel group;
+
+static void await_whole(void)
+{
+	if (redis_sentinel_await_whole(&group, WHOLE_MS) < 0)
+		abort();
+}
+
+static int master_now(void)
+{
+	int master = redis_sentinel_master(&group);
+
+	if (master < 0)
+		abort();
+	return master;
+}
+
+static void await_replaced(int master)
+{
+	if (redis_sentinel_await_replaced(&group, master, REPLACED_MS) < 0)
+		abort();
+}
+
+/* Waits until it knows that it is none any more, and takes no more writes. */
+static void await_demoted(int server)
+{
+	if (redis_sentinel_await_replica(&group, server, WHOLE_MS) < 0)
+		abort();
+}
+
+/* ---- faults --------------------------------------------------------------------------------------------------- */
+
+static void replace_master(struct checker *checker, uint32_t random)
+{
+	int master = master_now();
+
+	(void)random;
+	ledger_forgive_begin(checker->ledger, e2e_now_ms() - LAG_MS);
+	if (redis_sentinel_failover(&group) == 0) {
+		await_replaced(master);
+		await_demoted(master);
+	}
+	ledger_forgive_end(checker->ledger);
+	await_whole();
+}
+
+static void kill_master(struct checker *checker, uint32_t random)
+{
+	int master = master_now();
+
+	ledger_forgive_begin(checker->ledger, e2e_now_ms() - LAG_MS);
+	redis_server_kill(&group.servers[master]);
+	await_replaced(master);
+	ledger_forgive_end(checker->ledger);
+	e2e_pause_ms(random % 500);
+	/* It has nothing, so strangers find nothing to change there before it is a replica. */
+	if (redis_server_restart(&group.servers[master]) < 0)
+		abort();
+	await_whole();
+}
+
+static void hang_master(struct checker *checker, uint32_t random)
+{
+	int master = master_now();
+
+	ledger_forgive_begin(checker->ledger, e2e_now_ms() - LAG_MS);
+	redis_server_pause(&group.servers[master]);
+	await_replaced(master);
+	e2e_pause_ms(random % 500);
+	redis_server_resume(&group.servers[master]);
+	await_demoted(master);
+	ledger_forgive_end(checker->ledger);
+	await_whole();
+}
+
+/* For less than it takes sentinels to replace it. */
+static void pause_master(struct checker *checker, uint32_t random)
+{
+	int master = master_now();
+
+	(void)checker;
+	redis_server_pause(&group.servers[master]);
+	e2e_pause_ms(20 + random % 600);
+	redis_server_resume(&group.servers[master]);
+}
+
+static void kill_sentinel(struct checker *checker, uint32_t random)
+{
+	struct redis_server *sentinel = &group.sentinels[random % REDIS_SENTINEL_SENTINELS];
+
+	(void)checker;
+	redis_server_kill(sentinel);
+	e2e_pause_ms(random / 8 % 1000);
+	if (redis_server_restart(sentinel) < 0)
+		abort();
+	await_whole();
+}
+
+static void flush_master(struct checker *checker, uint32_t random)
+{
+	(void)random;
+	ledger_flush_begin(checker->ledger);
+	checker_order(&group.servers[master_now()], "FLUSHALL");
+	ledger_flush_done(checker->ledger);
+}
+
+static const struct checker_fault faults[] = {
+	{"masters replaced", replace_master, 3},
+	{"masters killed", kill_master, 2},
+	{"masters hung", hang_master, 2},
+	{"masters paused", pause_master, 4},
+	{"sentinels killed", kill_sentinel, 2},
+	{"all flushed", flush_master, 4},
+	{"feeds killed", checker_kill_feeds, 6},
+	{"clients killed", checker_kill_clients, 5},
+	{"one client killed", checker_kill_one_client, 10},
+	{"scripts forgotten", checker_forget_scripts, 1},
+	{"agent paused", checker_pause_agent, 4},
+	{"agent restarted", checker_restart_agent, 4},
+};
+
+/* ---- the run -------------------------------------------------------------------------------------------------- */
+
+static int setup(void **state)
+{
+	static const char *const arguments[] = {"--enable-debug-command", "yes", NULL};
+	static const char *const settings[] = {"redis.sentinel_refresh_ms=2000", NULL};
+	static char url[300];
+	const char *const urls[CHECKER_HOSTS] = {url, url, url};
+	struct checker *checker = calloc(1, sizeof(*checker));
+
+	*state = checker;
+	if (!redis_server_is_installed())
+		return 0;
+	if (redis_sentinel_start(&group, arguments) < 0)
+		return -1;
+	snprintf(url, sizeof(url), "redis.url=%s", group.url);
+	checker->servers = group.servers;
+	checker->server_count = REDIS_SENTINEL_SERVERS;
+	return checker_start(checker, urls, settings);
+}
+
+static int teardown(void **state)
+{
+	struct checker *checker = *state;
+	int status = checker_stop(checker);
+
+	redis_sentinel_stop(&group);
+	free(checker);
+	return status;
+}
+
+static void no_older_value_is_verified_for_longer_than_a_lease_behind_sentinels(void **state)
+{
+	if (!redis_server_is_installed())
+		skip();
+	assert_int_equal(checker_run(*state, faults, COUNT(faults), 20), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(no_older_value_is_verified_for_longer_than_a_lease_behind_sentinels,
+						setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
