@@ -32,6 +32,7 @@
 
 #define CONNECTION_VECTORS 64u
 #define CONNECTION_READS_PER_TURN 16u /* of REDIS_READ_BYTES: then the others have their turn */
+#define TLS_ALERT 0x15 /* the first byte of what a server of TLS says to us; no answer of RESP begins with it */
 #define CONNECTION_FLIGHTS_FIRST 64u
 
 static void connection_on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *addresses);
@@ -407,6 +408,11 @@ static void connection_on_readable(struct redis_connection *connection)
 			return;
 		}
 		metric_add(store->metrics, STORE_REDIS_BYTES_RECEIVED, (uint64_t)length);
+		if (connection->state == REDIS_CONNECTION_GREETING && store->read_buffer[0] == TLS_ALERT) {
+			redis_connection_lose(connection, "this port speaks TLS, which this version does not",
+					      RSHM_OK);
+			return;
+		}
 		if (redis_reader_feed(connection->reader, store->read_buffer, (size_t)length) != RSHM_OK) {
 			redis_connection_lose(connection, "no memory", RSHM_OK);
 			return;

@@ -107,7 +107,11 @@ static void greeting_on_info(struct redis_connection *connection, const struct r
 		if (version[0] != '\0')
 			name = "valkey";
 		else
+			info_field(reply->bytes, "dragonfly_version", version, sizeof(version));
+		if (version[0] == '\0')
 			info_field(reply->bytes, "redis_version", version, sizeof(version));
+		else if (strcmp(name, "valkey") != 0)
+			name = "dragonfly";
 		snprintf(pool->server, sizeof(pool->server), "%s %s %s", name, version, mode);
 		if (run_id[0] != '\0') {
 			if (strcmp(run_id, pool->run_id) != 0) {

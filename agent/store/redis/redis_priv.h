@@ -216,7 +216,8 @@ struct redis_tracking {
 	uint64_t proven_ms;     /* 0: nothing since it was armed */
 	struct redis_canary canary;
 	uint64_t changes, maybe_ours, canaries, fences;
-	char why[160]; /* it is not armed, or not tracking */
+	char why[160];       /* it is not armed, or not tracking */
+	char downgrade[160]; /* why the mode is CHANNEL, though the best was asked for */
 	uint64_t trouble_logged_ms;
 };
 

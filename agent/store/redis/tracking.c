@@ -160,6 +160,7 @@ static void tracking_fall_back(struct redis_store *store, const char *why)
 		return;
 	}
 	tracking_note_trouble(store, why);
+	snprintf(tracking->downgrade, sizeof(tracking->downgrade), "%s", why);
 	tracking->by_channel = true;
 	tracking->stage = REDIS_TRACKING_WAITS;
 	tracking->begin_ms = clock_monotonic_ms();
@@ -356,7 +357,7 @@ static void channel_on_probed(struct redis_store *store, const struct redis_repl
 		tracking->publishes = true;
 		tracking->failures = 0;
 		snprintf(tracking->why, sizeof(tracking->why), "%s",
-			 store->config.coherence == STORE_REDIS_AUTO ? "the server refuses CLIENT TRACKING" : "");
+			 store->config.coherence == STORE_REDIS_AUTO ? tracking->downgrade : "");
 		tracking_set_mode(store, STORE_CHANNEL);
 	}
 }
@@ -490,7 +491,7 @@ void redis_tracking_tick(struct redis_store *store, uint64_t now_ms)
 	if (store->closing)
 		return;
 	if (tracking->stage > REDIS_TRACKING_WAITS && !tracking->by_channel && store->pool.kill_impossible)
-		redis_tracking_give_up(store, "the server does not allow CLIENT ID, INFO or CLIENT KILL");
+		tracking_fall_back(store, "the server does not allow CLIENT ID, INFO or CLIENT KILL");
 	if (tracking->stage == REDIS_TRACKING_OFF &&
 	    (tracking->server_number != store->pool.server_number || tracking->begin_ms <= now_ms)) {
 		tracking->by_channel = store->config.coherence == STORE_REDIS_CHANNEL;
