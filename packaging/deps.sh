@@ -23,7 +23,7 @@ packages()
 		echo gcc make pkg-config libc6-dev libuv1-dev libnng-dev libhiredis-dev libconfuse-dev libjansson-dev \
 			libsystemd-dev libsodium-dev liblmdb-dev liblz4-dev libzstd-dev libxxhash-dev libacl1-dev
 		;;
-	test) echo libcmocka-dev redis-server binutils procps util-linux acl ;;
+	test) echo libcmocka-dev redis-server binutils procps util-linux acl iproute2 ;;
 	lint) echo clang-format cppcheck spin ;;
 	bench) echo redis-server lmdb-utils memcached ;;
 	*)
