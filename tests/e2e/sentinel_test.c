@@ -235,6 +235,49 @@ static void a_master_that_hangs_is_replaced_and_left_alone_when_it_wakes(void **
 	assert_int_equal(e2e_check(f->handle, "still", "here", NULL), RIPTIDE_OK);
 }
 
+/* Keys of the case in a server that holds itself to be the master; 0 if it is none. */
+static long long keys_of_master(const struct fixture *f, int server)
+{
+	redisContext *redis = redisConnectUnix(group.servers[server].unix_path);
+	redisReply *keys, *role;
+	long long count = 0;
+
+	/* Executed one behind the other. */
+	assert_int_equal(redisAppendCommand(redis, "KEYS %s:v1:{default*:c:*", strchr(f->prefix, '=') + 1), REDIS_OK);
+	assert_int_equal(redisAppendCommand(redis, "ROLE"), REDIS_OK);
+	assert_int_equal(redisGetReply(redis, (void **)&keys), REDIS_OK);
+	assert_int_equal(redisGetReply(redis, (void **)&role), REDIS_OK);
+	if (strcmp(role->element[0]->str, "master") == 0)
+		count = (long long)keys->elements;
+	freeReplyObject(keys);
+	freeReplyObject(role);
+	redisFree(redis);
+	return count;
+}
+
+/* It holds itself to be the master until sentinels reach it; what it takes until then will be lost. */
+static void a_master_that_was_started_again_is_not_written_to(void **state)
+{
+	struct fixture *f = fixture(state);
+	int old = redis_sentinel_master(&group), master;
+	uint64_t until_ms;
+	char value[128];
+
+	assert_int_equal(agent_process_kill(&f->agent, SIGSTOP), 0);
+	redis_server_kill(&group.servers[old]);
+	master = redis_sentinel_await_replaced(&group, old, REPLACED_MS);
+	assert_true(master >= 0);
+	assert_int_equal(redis_server_restart(&group.servers[old]), 0);
+	assert_int_equal(agent_process_kill(&f->agent, SIGCONT), 0);
+	until_ms = e2e_now_ms() + 5000;
+	while (e2e_put(f->handle, "served", "yes") != RIPTIDE_OK && e2e_now_ms() < until_ms)
+		assert_int_equal(keys_of_master(f, old), 0);
+	assert_int_equal(keys_of_master(f, old), 0);
+	value_in(f, master, "served", value, sizeof(value));
+	assert_non_null(strstr(value, "yes"));
+	await_whole();
+}
+
 static void hot_copies_are_verified_again_on_the_new_master(void **state)
 {
 	struct fixture *f = fixture(state);
@@ -348,7 +391,7 @@ static void servers_that_are_no_sentinels_are_told(void **state)
 static int start_group(void **state)
 {
 	(void)state;
-	return redis_server_is_installed() ? redis_sentinel_start(&group, NULL) : 0;
+	return redis_server_is_installed() ? redis_sentinel_start(&group, 1500, NULL) : 0;
 }
 
 static int stop_group(void **state)
@@ -365,6 +408,7 @@ int main(void)
 		CASE(a_master_that_is_replaced_is_followed),
 		CASE(a_master_that_dies_is_replaced),
 		CASE(a_master_that_hangs_is_replaced_and_left_alone_when_it_wakes),
+		CASE(a_master_that_was_started_again_is_not_written_to),
 		CASE(hot_copies_are_verified_again_on_the_new_master),
 		CASE(one_sentinel_is_enough_and_none_is_no_harm),
 		BARE(an_agent_without_sentinels_waits_for_them),

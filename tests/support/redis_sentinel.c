@@ -168,7 +168,7 @@ static uint16_t free_port(void)
 }
 
 /* A sentinel is the same program with a file that it keeps its knowledge in. */
-static int start_sentinel(struct redis_server *sentinel, uint16_t master_port)
+static int start_sentinel(struct redis_server *sentinel, uint16_t master_port, unsigned int down_ms)
 {
 	char path[128];
 	FILE *file;
@@ -183,11 +183,11 @@ static int start_sentinel(struct redis_server *sentinel, uint16_t master_port)
 	fprintf(file,
 		"bind 127.0.0.1\nport %u\ndir %s\nlogfile %s/sentinel.log\nunixsocket %s\n"
 		"sentinel monitor " REDIS_SENTINEL_MASTER " 127.0.0.1 %u 2\n"
-		"sentinel down-after-milliseconds " REDIS_SENTINEL_MASTER " 1000\n"
-		"sentinel failover-timeout " REDIS_SENTINEL_MASTER " 4000\n"
+		"sentinel down-after-milliseconds " REDIS_SENTINEL_MASTER " %u\n"
+		"sentinel failover-timeout " REDIS_SENTINEL_MASTER " 3000\n"
 		"sentinel parallel-syncs " REDIS_SENTINEL_MASTER " 2\n",
 		(unsigned)sentinel->port, sentinel->folder, sentinel->folder, sentinel->unix_path,
-		(unsigned)master_port);
+		(unsigned)master_port, down_ms);
 	if (fclose(file) != 0)
 		return -1;
 	for (size_t i = 1; sentinel->args[i] != NULL; i++) {
@@ -215,14 +215,14 @@ static int start_server(struct redis_sentinel *group, uint32_t i, const char *co
 				      a[1], a[2], a[3], NULL);
 }
 
-static int try_start(struct redis_sentinel *group, const char *const arguments[])
+static int try_start(struct redis_sentinel *group, unsigned int down_ms, const char *const arguments[])
 {
 	memset(group, 0, sizeof(*group));
 	for (uint32_t i = 0; i < REDIS_SENTINEL_SERVERS; i++)
 		if (start_server(group, i, arguments) != 0)
 			return -1;
 	for (uint32_t i = 0; i < REDIS_SENTINEL_SENTINELS; i++)
-		if (start_sentinel(&group->sentinels[i], group->servers[0].port) != 0)
+		if (start_sentinel(&group->sentinels[i], group->servers[0].port, down_ms) != 0)
 			return -1;
 	snprintf(group->url, sizeof(group->url),
 		 "redis+sentinel://127.0.0.1:%u,127.0.0.1:%u,127.0.0.1:%u/" REDIS_SENTINEL_MASTER,
@@ -231,11 +231,11 @@ static int try_start(struct redis_sentinel *group, const char *const arguments[]
 	return redis_sentinel_await_whole(group, START_MS);
 }
 
-int redis_sentinel_start(struct redis_sentinel *group, const char *const arguments[])
+int redis_sentinel_start(struct redis_sentinel *group, unsigned int down_ms, const char *const arguments[])
 {
 	/* Somebody else may take a port in between. */
 	for (int i = 0; i < TRIES; i++) {
-		if (try_start(group, arguments) == 0)
+		if (try_start(group, down_ms, arguments) == 0)
 			return 0;
 		redis_sentinel_stop(group);
 	}

@@ -3,7 +3,7 @@
  *
  * Made with Debian's redis-server. Everything blocks, with a bound. All die with the test; redis_sentinel_stop() leaves
  * nothing behind. Return 0 unless said, or -1 after a line on stderr. Servers and sentinels are named by their places; server
- * 0 is the master at first. A master is held to be down after a second, by two sentinels.
+ * 0 is the master at first. Two sentinels must hold it to be down before they replace it.
  */
 #ifndef TESTS_SUPPORT_REDIS_SENTINEL_H
 #define TESTS_SUPPORT_REDIS_SENTINEL_H
@@ -23,8 +23,11 @@ struct redis_sentinel {
 	char url[256]; /* redis+sentinel://, of all three */
 };
 
-/* Further arguments of each server, as of redis_server_start(), end with NULL. */
-int redis_sentinel_start(struct redis_sentinel *group, const char *const arguments[]);
+/*
+ * A master that is silent for `down_ms` is held to be down: more than processes here may have to wait for a CPU. Further
+ * arguments of each server, as of redis_server_start(), end with NULL.
+ */
+int redis_sentinel_start(struct redis_sentinel *group, unsigned int down_ms, const char *const arguments[]);
 void redis_sentinel_stop(struct redis_sentinel *group);
 
 /*

@@ -3,7 +3,11 @@
  *
  * One sentinel at a time is talked to: it is asked SENTINEL MASTER, and then subscribed to +switch-master, so that we hear of
  * a failover at once. The next one is asked when this one is lost or silent, when a connection to the master is lost or the
- * server there says that it is none, and every sentinel_refresh_ms; not more often than FAILOVER_LEAST_MS.
+ * server there says that it is none, and every sentinel_refresh_ms; not more often than FAILOVER_LEAST_MS, and not before a
+ * question is answered or its time is up.
+ *
+ * After a loss nobody connects to the master before a sentinel, asked since, has named it once more: a master that died and
+ * was started again holds itself to be one, with whatever it has, until sentinels reach it.
  *
  * Sentinels may have slept, so the word of one whose epoch is lower than that of the last one believed is not taken while
  * there is a connection to the master. Each connection asks its server for its role before it is used: a word that is out of
@@ -28,9 +32,12 @@
 static struct log_limit master_limit = LOG_LIMIT(10, 10000);
 static struct log_limit trouble_limit = LOG_LIMIT(10, 10000);
 
-bool redis_failover_knows_master(const struct redis_store *store)
+bool redis_failover_allows(const struct redis_store *store)
 {
-	return store->failover.sentinels.count == 0 || store->failover.master.port != 0;
+	const struct redis_failover *failover = &store->failover;
+
+	return failover->sentinels.count == 0 ||
+	       (failover->master.port != 0 && failover->doubts_settled == failover->doubts);
 }
 
 const struct redis_address *redis_failover_asked(const struct redis_store *store)
@@ -79,8 +86,10 @@ void redis_failover_doubt(struct redis_store *store)
 {
 	uint64_t now_ms = clock_monotonic_ms(), at_ms = store->failover.begun_ms + FAILOVER_LEAST_MS;
 
-	if (store->failover.sentinels.count > 0 && !store->closing)
-		schedule(store, at_ms > now_ms ? at_ms : now_ms);
+	if (store->failover.sentinels.count == 0 || store->closing)
+		return;
+	store->failover.doubts++;
+	schedule(store, at_ms > now_ms ? at_ms : now_ms);
 }
 
 static void note_trouble(struct redis_store *store, const char *what)
@@ -132,8 +141,13 @@ static void take_word(struct redis_store *store, const struct redis_sentinel_wor
 	if (word->epoch < failover->epoch && store->pool.ready > 0)
 		return;
 	failover->epoch = word->epoch;
-	if (word->master.port != failover->master.port || strcmp(word->master.host, failover->master.host) != 0)
-		move_to(store, &word->master);
+	failover->doubts_settled = failover->doubts_asked;
+	redis_store_wake(store, clock_monotonic_ms());
+	if (word->master.port == failover->master.port && strcmp(word->master.host, failover->master.host) == 0)
+		return;
+	move_to(store, &word->master);
+	/* All of them were of the old one. */
+	failover->doubts_settled = failover->doubts;
 }
 
 /* ---- the sentinel ---------------------------------------------------------------------------------------------- */
@@ -202,6 +216,8 @@ void redis_failover_on_reply(struct redis_connection *sentinel, const struct red
 	schedule(store, clock_monotonic_ms() + refresh_ms - refresh_ms / 10 + store->random % (refresh_ms / 5 + 1));
 	subscribe(sentinel);
 	take_word(store, &word);
+	if (failover->doubts_settled != failover->doubts)
+		schedule(store, failover->begun_ms + FAILOVER_LEAST_MS);
 }
 
 bool redis_failover_on_push(struct redis_connection *sentinel, const struct redis_reply *push)
@@ -249,6 +265,7 @@ static void begin(struct redis_store *store, uint64_t now_ms)
 	failover->asked = failover->sentinels.addresses[failover->next];
 	failover->next = (failover->next + 1) % failover->sentinels.count;
 	failover->begun_ms = now_ms;
+	failover->doubts_asked = failover->doubts;
 	failover->due_ms = REDIS_NEVER;
 	if (redis_connection_create(store, REDIS_ROLE_SENTINEL, &failover->talk) != RSHM_OK) {
 		failover->talk = NULL;
@@ -267,6 +284,8 @@ void redis_failover_tick(struct redis_store *store, uint64_t now_ms)
 		return;
 	if (failover->talk != NULL)
 		redis_connection_tick(failover->talk, now_ms);
+	if (failover->talk != NULL && failover->talk->state != REDIS_CONNECTION_READY)
+		return;
 	if (failover->due_ms <= now_ms)
 		begin(store, now_ms);
 	else if (failover->due_ms != REDIS_NEVER)

@@ -122,7 +122,7 @@ static void pool_open_one(struct redis_store *store)
 	uint64_t now_ms = clock_monotonic_ms();
 
 	if (store->closing || pool->connecting > 0 || pool->count >= store->config.pool_max ||
-	    !redis_failover_knows_master(store))
+	    !redis_failover_allows(store))
 		return;
 	if (now_ms < pool->connect_ms) {
 		redis_store_wake(store, pool->connect_ms);

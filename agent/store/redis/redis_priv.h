@@ -230,8 +230,10 @@ struct redis_failover {
 	struct redis_address asked;           /* where it is */
 	uint32_t asked_index, next;           /* of the list */
 	bool talks;                           /* the last one asked has answered */
-	uint32_t failures;                    /* of asking, in a row */
-	uint64_t begun_ms, due_ms;            /* the last question, the next one */
+	uint64_t doubts;                      /* losses so far; of these, before the question; before one answered */
+	uint64_t doubts_asked, doubts_settled;
+	uint32_t failures;         /* of asking, in a row */
+	uint64_t begun_ms, due_ms; /* the last question, the next one */
 	char trouble[160];
 };
 
@@ -344,8 +346,9 @@ bool redis_node_divert(struct redis_store *store, struct store_request *request,
 /* Something that a new slot map may mend. */
 void redis_node_note(const struct redis_store *store, int status);
 
-/* failover.c; all do nothing, or say "known", where the URL names the server */
-bool redis_failover_knows_master(const struct redis_store *store);
+/* failover.c; all do nothing, or allow, where the URL names the server */
+/* Whether connections may be made to where the URL, or the last word of a sentinel, says the server is. */
+bool redis_failover_allows(const struct redis_store *store);
 /* What the store is called in status and log: the master, and where it is if that is known. */
 void redis_failover_describe(const struct redis_store *store, struct text *text);
 /* Which sentinel says so, for the status. */
