@@ -62,9 +62,40 @@ static void print_backend(const json_t *d)
 	       ctl_u64(b, "connections"), ctl_u64(b, "connections_max"));
 }
 
+/* Of all workers: each has a feed of its own. */
+static void print_feeds(const json_t *workers, const json_t *coherence, const json_t *total)
+{
+	uint64_t armed = 0, canaries = 0, revalidated = 0, removed = 0, oldest_ms = 0;
+	char proof[CTL_CELL];
+	const json_t *w;
+	size_t i;
+
+	json_array_foreach((json_t *)workers, i, w)
+	{
+		const json_t *c = json_object_get(w, "coherence");
+		uint64_t age_ms = ctl_u64(c, "proof_age_ms");
+
+		armed += json_is_true(json_object_get(c, "armed"));
+		canaries += ctl_u64(c, "canaries");
+		oldest_ms = age_ms > oldest_ms ? age_ms : oldest_ms;
+		revalidated += ctl_u64(w, "revalidated");
+		removed += ctl_u64(w, "revalidation_removed");
+	}
+	printf("             feeds %" PRIu64 " of %zu armed", armed, json_array_size(workers));
+	if (armed > 0)
+		printf(", oldest proof %s ago", ctl_span(proof, oldest_ms));
+	printf(", canaries %" PRIu64 ", foreign changes %" PRIu64 ", checks %" PRIu64 " (%" PRIu64
+	       " pending), fences %" PRIu64 "\n             verified again %" PRIu64 ", removed by it %" PRIu64
+	       ", stale reads %" PRIu64 "\n",
+	       canaries, ctl_u64(coherence, "changes"), ctl_u64(coherence, "checks"),
+	       ctl_u64(coherence, "checks_pending"), ctl_u64(coherence, "fences"), revalidated, removed,
+	       ctl_u64(total, "stale"));
+}
+
 static void print_coherence(const json_t *d)
 {
 	const json_t *c = json_object_get(d, "coherence");
+	const char *mode = json_string_value(json_object_get(c, "mode"));
 	char lease[CTL_CELL], age[CTL_CELL];
 
 	fputs("  coherence  ", stdout);
@@ -73,10 +104,10 @@ static void print_coherence(const json_t *d)
 	       ctl_u64(c, "epoch"));
 	if (ctl_u64(c, "max_age_ms") > 0)
 		printf(", hot copies live at most %s", ctl_span(age, ctl_u64(c, "max_age_ms")));
-	if (ctl_u64(c, "fences") > 0 || ctl_u64(c, "changes") > 0)
-		printf(", %" PRIu64 " foreign changes, %" PRIu64 " fences", ctl_u64(c, "changes"),
-		       ctl_u64(c, "fences"));
 	printf("%s\n", yes(c, "revalidating", ", revalidating", ""));
+	/* Nobody else changes the embedded store. */
+	if (mode && strcmp(mode, "local") != 0)
+		print_feeds(json_object_get(d, "workers"), c, json_object_get(d, "total"));
 }
 
 static void print_memory_and_control(const json_t *d)

@@ -395,6 +395,25 @@ static void a_remembered_absence_ends_when_somebody_writes(void **state)
 
 /* ---- losses --------------------------------------------------------------------------------------------------- */
 
+/* What an operator sees of B. */
+static void expect_status_to_say(struct fixture *f, const char *text)
+{
+	const char *build = getenv("RIPTIDE_BUILD_DIR");
+	char command[512], out[8192];
+	size_t length;
+	FILE *pipe;
+
+	snprintf(command, sizeof(command), "RIPTIDE_SOCKET=%s %s/riptidectl status", f->b.socket,
+		 build ? build : "build");
+	pipe = popen(command, "re");
+	assert_non_null(pipe);
+	length = fread(out, 1, sizeof(out) - 1, pipe);
+	out[length] = '\0';
+	assert_int_equal(pclose(pipe), 0);
+	if (!strstr(out, text))
+		fail_msg("\"%s\" is not in %s", text, out);
+}
+
 static void verified_again_after_a_loss_of_connections(void **state)
 {
 	struct fixture *f = fixture_of(state);
@@ -416,6 +435,9 @@ static void verified_again_after_a_loss_of_connections(void **state)
 		expect_hot(f->on_a, "same", "as ever");
 	}
 	assert_true(e2e_number(&f->b, "coherence.fences") >= 6);
+	expect_status_to_say(f, "tracking, lease ");
+	expect_status_to_say(f, "feeds 1 of 1 armed, oldest proof ");
+	expect_status_to_say(f, "verified again ");
 }
 
 static void a_paused_server_ends_trust_and_a_resumed_one_renews_it(void **state)
