@@ -396,10 +396,10 @@ static void a_remembered_absence_ends_when_somebody_writes(void **state)
 /* ---- losses --------------------------------------------------------------------------------------------------- */
 
 /* What an operator sees of B. */
-static void expect_status_to_say(struct fixture *f, const char *text)
+static void show_status(struct fixture *f, char *out, size_t size)
 {
 	const char *build = getenv("RIPTIDE_BUILD_DIR");
-	char command[512], out[8192];
+	char command[512];
 	size_t length;
 	FILE *pipe;
 
@@ -407,11 +407,23 @@ static void expect_status_to_say(struct fixture *f, const char *text)
 		 build ? build : "build");
 	pipe = popen(command, "re");
 	assert_non_null(pipe);
-	length = fread(out, 1, sizeof(out) - 1, pipe);
+	length = fread(out, 1, size - 1, pipe);
 	out[length] = '\0';
 	assert_int_equal(pclose(pipe), 0);
-	if (!strstr(out, text))
-		fail_msg("\"%s\" is not in %s", text, out);
+}
+
+/* Sooner or later: figures are some time old. */
+static void expect_status_to_say(struct fixture *f, const char *text)
+{
+	char out[8192];
+
+	for (int i = 0; i < 100; i++) {
+		show_status(f, out, sizeof(out));
+		if (strstr(out, text))
+			return;
+		e2e_pause_ms(50);
+	}
+	fail_msg("\"%s\" is not in %s", text, out);
 }
 
 static void verified_again_after_a_loss_of_connections(void **state)
