@@ -55,11 +55,12 @@ static void await_replaced(int master)
 		abort();
 }
 
-/* Waits until it knows that it is none any more, and takes no more writes. */
+/* Waits until it knows that it is none any more, and whoever wrote to it has heard that it was done. */
 static void await_demoted(int server)
 {
 	if (redis_sentinel_await_replica(&group, server, WHOLE_MS) < 0)
 		abort();
+	e2e_pause_ms(LAG_MS);
 }
 
 /* ---- faults --------------------------------------------------------------------------------------------------- */

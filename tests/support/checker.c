@@ -92,6 +92,8 @@ static void judge(struct role *role, uint32_t key, uint64_t number, uint64_t beg
 	c->last_key = key;
 	c->last_number = number;
 	c->last_newer = verdict.newer;
+	c->last_newer_ms = verdict.newer_ms;
+	c->last_newer_host = verdict.newer_host;
 	c->last_age_ms = verdict.age_ms;
 	c->last_host = role->host;
 }
@@ -516,11 +518,14 @@ static void report(const struct checker *checker)
 		       (unsigned long long)ledger_forgiven_ms(checker->ledger));
 	printf("violations %llu, oldest value read as verified %llu ms after it was replaced (bound %u)\n",
 	       (unsigned long long)c->violations, (unsigned long long)c->oldest_ms, CHECKER_LEASE_MS);
-	if (c->violations)
-		printf("last: key %llu, %llu read on host %llu though %llu was there for %llu ms\n",
-		       (unsigned long long)c->last_key, (unsigned long long)c->last_number,
-		       (unsigned long long)c->last_host, (unsigned long long)c->last_newer,
-		       (unsigned long long)c->last_age_ms);
+	if (!c->violations)
+		return;
+	printf("last: key %llu, %llu read on host %llu though %llu, by host %llu, was there for %llu ms\n",
+	       (unsigned long long)c->last_key, (unsigned long long)c->last_number, (unsigned long long)c->last_host,
+	       (unsigned long long)c->last_newer, (unsigned long long)c->last_newer_host,
+	       (unsigned long long)c->last_age_ms);
+	printf("that returned at %llu ms; the last failover was over at %llu ms\n",
+	       (unsigned long long)c->last_newer_ms, (unsigned long long)ledger_forgiven_until_ms(checker->ledger));
 }
 
 static size_t choose_fault(const struct checker_fault *faults, size_t fault_count, uint64_t *random)

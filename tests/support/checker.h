@@ -27,7 +27,8 @@ struct checker_counts {
 	uint64_t reads, hot, verified, stale, misses, read_errors, wrong;
 	uint64_t writes, unknown, refused, foreign_writes, deletes;
 	uint64_t violations, oldest_ms;
-	uint64_t last_key, last_number, last_newer, last_age_ms, last_host; /* of a violation */
+	uint64_t last_key, last_number, last_age_ms, last_host; /* of a violation */
+	uint64_t last_newer, last_newer_ms, last_newer_host;
 };
 
 struct checker {

@@ -116,6 +116,11 @@ void ledger_forgive_end(struct ledger *ledger)
 	rshm_store_release(&ledger->losses[ledger->loss_count - 1].until_ms, e2e_now_ms());
 }
 
+uint64_t ledger_forgiven_until_ms(const struct ledger *ledger)
+{
+	return ledger->loss_count ? ledger->losses[ledger->loss_count - 1].until_ms : 0;
+}
+
 uint64_t ledger_forgiven_ms(const struct ledger *ledger)
 {
 	uint64_t total_ms = 0;
@@ -137,14 +142,15 @@ static bool may_be_lost(const struct ledger *ledger, uint64_t returned_ms)
 }
 
 /* The oldest of what had returned before the read began and was newer decides. */
-static void weigh(struct verdict *verdict, uint64_t number, uint64_t returned_ms, uint64_t allowed_ms,
-		  uint64_t began_ms)
+static void weigh(struct verdict *verdict, const struct event *newer, uint64_t allowed_ms, uint64_t began_ms)
 {
-	uint64_t age_ms = began_ms - returned_ms;
+	uint64_t age_ms = began_ms - newer->returned_ms;
 
 	if (age_ms > verdict->age_ms) {
 		verdict->age_ms = age_ms;
-		verdict->newer = number;
+		verdict->newer = newer->number;
+		verdict->newer_ms = newer->returned_ms;
+		verdict->newer_host = newer->host;
 	}
 	verdict->violation |= age_ms > allowed_ms;
 }
@@ -157,8 +163,11 @@ static void weigh_flushes(const struct ledger *ledger, uint32_t key, uint64_t nu
 	for (uint64_t i = count > FLUSHES / 2 ? count - FLUSHES / 2 : 0; i < count; i++) {
 		const struct flush *flush = &ledger->flushes[i % FLUSHES];
 
-		if (flush->floor[key] >= number && flush->returned_ms < began_ms)
-			weigh(verdict, flush->floor[key], flush->returned_ms, ledger->bound_ms + GRAIN_MS, began_ms);
+		if (flush->floor[key] >= number && flush->returned_ms < began_ms) {
+			const struct event flushed = {flush->floor[key], flush->returned_ms, LEDGER_ANYWHERE};
+
+			weigh(verdict, &flushed, ledger->bound_ms + GRAIN_MS, began_ms);
+		}
 	}
 }
 
@@ -179,8 +188,7 @@ struct verdict ledger_judge(const struct ledger *ledger, uint32_t key, uint64_t 
 		if (event->number <= number)
 			break;
 		if (event->returned_ms < began_ms && !may_be_lost(ledger, event->returned_ms))
-			weigh(&verdict, event->number, event->returned_ms, own ? 0 : ledger->bound_ms + GRAIN_MS,
-			      began_ms);
+			weigh(&verdict, event, own ? 0 : ledger->bound_ms + GRAIN_MS, began_ms);
 	}
 	weigh_flushes(ledger, key, number, began_ms, &verdict);
 	return verdict;

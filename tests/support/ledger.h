@@ -43,6 +43,8 @@ void ledger_flush_done(struct ledger *ledger);
  */
 void ledger_forgive_begin(struct ledger *ledger, uint64_t from_ms);
 void ledger_forgive_end(struct ledger *ledger);
+/* The end of the last of them, 0 if there was none. */
+uint64_t ledger_forgiven_until_ms(const struct ledger *ledger);
 /* All such times together. */
 uint64_t ledger_forgiven_ms(const struct ledger *ledger);
 
@@ -51,6 +53,7 @@ struct verdict {
 	uint64_t
 		age_ms; /* of the oldest write that had returned and was newer, when the read began; 0: there was none */
 	uint64_t newer; /* its number */
+	uint64_t newer_ms, newer_host;
 };
 /* A value that was read as verified by a read that began at `began_ms` (e2e_now_ms()) on `host`. */
 struct verdict ledger_judge(const struct ledger *ledger, uint32_t key, uint64_t number, uint64_t began_ms,
