@@ -34,8 +34,8 @@ static int master_now(void)
 	int master = redis_sentinel_master(&group);
 
 	if (master != master_known) {
-		fprintf(stderr, "the master was replaced without a fault of ours: this machine stood still\n");
-		abort();
+		print_message("the master was replaced without a fault of ours: this machine stood still\n");
+		skip();
 	}
 	return master;
 }
@@ -188,10 +188,13 @@ static int teardown(void **state)
 
 static void no_older_value_is_verified_for_longer_than_a_lease_behind_sentinels(void **state)
 {
+	int status;
+
 	if (!redis_server_is_installed())
 		skip();
-	assert_int_equal(checker_run(*state, faults, COUNT(faults), 20), 0);
+	status = checker_run(*state, faults, COUNT(faults), 20);
 	(void)master_now();
+	assert_int_equal(status, 0);
 }
 
 int main(void)

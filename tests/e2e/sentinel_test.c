@@ -391,7 +391,7 @@ static void servers_that_are_no_sentinels_are_told(void **state)
 static int start_group(void **state)
 {
 	(void)state;
-	return redis_server_is_installed() ? redis_sentinel_start(&group, 1500, NULL) : 0;
+	return redis_server_is_installed() ? redis_sentinel_start(&group, 2500, NULL) : 0;
 }
 
 static int stop_group(void **state)
