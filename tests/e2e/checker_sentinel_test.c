@@ -48,18 +48,16 @@ static void await_whole(void)
 	(void)master_now();
 }
 
+/*
+ * Waits until another one is the master, nobody else holds itself to be one, and whoever wrote to such a one has heard that it was
+ * done.
+ */
 static void await_replaced(int master)
 {
-	master_known = redis_sentinel_await_replaced(&group, master, REPLACED_MS);
-	if (master_known < 0)
+	if (redis_sentinel_await_replaced(&group, master, REPLACED_MS) < 0 ||
+	    redis_sentinel_await_one_master(&group, WHOLE_MS) < 0)
 		abort();
-}
-
-/* Waits until it knows that it is none any more, and whoever wrote to it has heard that it was done. */
-static void await_demoted(int server)
-{
-	if (redis_sentinel_await_replica(&group, server, WHOLE_MS) < 0)
-		abort();
+	master_known = redis_sentinel_master(&group);
 	e2e_pause_ms(LAG_MS);
 }
 
@@ -71,10 +69,8 @@ static void replace_master(struct checker *checker, uint32_t random)
 
 	(void)random;
 	ledger_forgive_begin(checker->ledger, e2e_now_ms() - LAG_MS);
-	if (redis_sentinel_failover(&group) == 0) {
+	if (redis_sentinel_failover(&group) == 0)
 		await_replaced(master);
-		await_demoted(master);
-	}
 	ledger_forgive_end(checker->ledger);
 	await_whole();
 }
@@ -100,10 +96,11 @@ static void hang_master(struct checker *checker, uint32_t random)
 
 	ledger_forgive_begin(checker->ledger, e2e_now_ms() - LAG_MS);
 	redis_server_pause(&group.servers[master]);
-	await_replaced(master);
+	if (redis_sentinel_await_replaced(&group, master, REPLACED_MS) < 0)
+		abort();
 	e2e_pause_ms(random % 500);
 	redis_server_resume(&group.servers[master]);
-	await_demoted(master);
+	await_replaced(master);
 	ledger_forgive_end(checker->ledger);
 	await_whole();
 }

@@ -90,16 +90,25 @@ int redis_sentinel_await_replaced(const struct redis_sentinel *group, int old, l
 	return -1;
 }
 
-int redis_sentinel_await_replica(const struct redis_sentinel *group, int server, long patience_ms)
+static bool is_only_master(const struct redis_sentinel *group, int master)
+{
+	for (uint32_t i = 0; i < REDIS_SENTINEL_SERVERS; i++)
+		if (group->servers[i].pid > 0 && (int)i != master &&
+		    !says(&group->servers[i], "INFO replication", "role:slave"))
+			return false;
+	return master >= 0;
+}
+
+int redis_sentinel_await_one_master(const struct redis_sentinel *group, long patience_ms)
 {
 	uint64_t until_ms = e2e_now_ms() + (uint64_t)patience_ms;
 
 	while (e2e_now_ms() < until_ms) {
-		if (says(&group->servers[server], "INFO replication", "role:slave"))
+		if (is_only_master(group, redis_sentinel_master(group)))
 			return 0;
 		e2e_pause_ms(20);
 	}
-	fprintf(stderr, "redis sentinel: the old master goes on\n");
+	fprintf(stderr, "redis sentinel: there are several masters\n");
 	return -1;
 }
 
@@ -167,13 +176,16 @@ static uint16_t free_port(void)
 	return port;
 }
 
-/* A sentinel is the same program with a file that it keeps its knowledge in. */
+/*
+ * A sentinel is the same program with a file that it keeps its knowledge in, in memory: it waits for each fsync() of it, and one
+ * that waits for seconds, on a disk that others write to, does nothing for half a minute then (tilt), or two are elected.
+ */
 static int start_sentinel(struct redis_server *sentinel, uint16_t master_port, unsigned int down_ms)
 {
 	char path[128];
 	FILE *file;
 
-	if (redis_server_prepare(sentinel) != 0)
+	if (redis_server_prepare_in(sentinel, "/dev/shm") != 0)
 		return -1;
 	sentinel->port = free_port();
 	snprintf(path, sizeof(path), "%s/sentinel.conf", sentinel->folder);

@@ -40,8 +40,8 @@ int redis_sentinel_await_whole(const struct redis_sentinel *group, long patience
 int redis_sentinel_master(const struct redis_sentinel *group);
 /* Waits until it is another one than `old`, which says so itself. Returns it, or -1. */
 int redis_sentinel_await_replaced(const struct redis_sentinel *group, int old, long patience_ms);
-/* Waits until a server says that it is a replica. */
-int redis_sentinel_await_replica(const struct redis_sentinel *group, int server, long patience_ms);
+/* Waits until all that run but the master say that they are replicas: two may be promoted, and an old one knows nothing. */
+int redis_sentinel_await_one_master(const struct redis_sentinel *group, long patience_ms);
 /* Replaces the master that runs, in good order. 0: it has begun. */
 int redis_sentinel_failover(const struct redis_sentinel *group);
 

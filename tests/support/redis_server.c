@@ -46,11 +46,16 @@ static int add_arg(struct redis_server *server, const char *arg)
 
 int redis_server_prepare(struct redis_server *server)
 {
+	return redis_server_prepare_in(server, "/tmp");
+}
+
+int redis_server_prepare_in(struct redis_server *server, const char *parent)
+{
 	static const char *const fixed[] = {"--save", "", "--appendonly", "no", "--daemonize", "no", "--port", "0"};
 	char log[96];
 
 	memset(server, 0, sizeof(*server));
-	strcpy(server->folder, "/tmp/riptide-redis-XXXXXX");
+	snprintf(server->folder, sizeof(server->folder), "%.32s/riptide-redis-XXXXXX", parent);
 	if (mkdtemp(server->folder) == NULL) {
 		perror("redis-server: mkdtemp");
 		server->folder[0] = '\0';

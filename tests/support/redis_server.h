@@ -33,6 +33,8 @@ __attribute__((sentinel)) int redis_server_start(struct redis_server *server, ..
 __attribute__((sentinel)) int redis_server_start_tcp(struct redis_server *server, ...);
 /* Makes folder, socket path and arguments, and starts nothing: for a server that comes later, by redis_server_restart(). */
 int redis_server_prepare(struct redis_server *server);
+/* The same with the folder in `parent`, of at most 32 characters. */
+int redis_server_prepare_in(struct redis_server *server, const char *parent);
 
 /* SIGKILL, waited for. Folder, port and arguments stay. */
 void redis_server_kill(struct redis_server *server);

@@ -9,8 +9,8 @@
  * After a loss nobody connects to the master before a sentinel, asked since, has named it once more: a master that died and
  * was started again holds itself to be one, with whatever it has, until sentinels reach it.
  *
- * Sentinels may have slept, so the word of one whose epoch is lower than that of the last one believed is not taken while
- * there is a connection to the master. Each connection asks its server for its role before it is used: a word that is out of
+ * Sentinels may have slept, so a word whose epoch is lower than that of the last one believed is taken only if there is no
+ * connection to the master, and as many in a row as there are sentinels say no better: they may all be new. Each connection asks its server for its role before it is used: a word that is out of
  * date costs a connect, never a write to a replica.
  *
  * Another master is another server: all connections to the old one end, its feed with them, which fences; what was in flight
@@ -138,8 +138,12 @@ static void take_word(struct redis_store *store, const struct redis_sentinel_wor
 {
 	struct redis_failover *failover = &store->failover;
 
-	if (word->epoch < failover->epoch && store->pool.ready > 0)
-		return;
+	if (word->epoch < failover->epoch) {
+		failover->lower++;
+		if (store->pool.ready > 0 || failover->lower <= failover->sentinels.count)
+			return;
+	}
+	failover->lower = 0;
 	failover->epoch = word->epoch;
 	failover->doubts_settled = failover->doubts_asked;
 	redis_store_wake(store, clock_monotonic_ms());

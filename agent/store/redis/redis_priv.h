@@ -226,6 +226,7 @@ struct redis_failover {
 	struct redis_sentinel_list sentinels; /* set once */
 	struct redis_address master;          /* port 0: not known yet */
 	uint64_t epoch;                       /* of the word that was believed */
+	uint32_t lower;                       /* words of a lower one since, in a row */
 	struct redis_connection *talk;        /* with a sentinel, or NULL */
 	struct redis_address asked;           /* where it is */
 	uint32_t asked_index, next;           /* of the list */
