@@ -96,7 +96,13 @@ static bool answers(const struct redis_server *server)
 
 int redis_server_restart(struct redis_server *server)
 {
-	pid_t parent = getpid(), pid = fork();
+	pid_t parent = getpid(), pid;
+	char dump[96];
+
+	/* A replica keeps there what its master sent. */
+	snprintf(dump, sizeof(dump), "%s/dump.rdb", server->folder);
+	(void)unlink(dump);
+	pid = fork();
 
 	if (pid < 0) {
 		perror("redis-server: fork");
