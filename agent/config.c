@@ -177,9 +177,11 @@ static int config_apply_setting(struct config *config, const char *setting, char
 		option = config_option_find(name);
 	}
 	if (option == NULL) {
-		snprintf(err, err_size,
-			 equals == NULL ? "--set: no = in it; write --set section.option=value"
-					: "--set: no such option; riptided --print-config shows them all");
+		if (equals == NULL)
+			snprintf(err, err_size, "--set: no = in it; write --set section.option=value");
+		else
+			snprintf(err, err_size, "--set: %s: no such option; riptided --print-config shows them all",
+				 name[0] ? name : "a name of more than 63 characters");
 		return RSHM_E_INVALID;
 	}
 	status =
@@ -199,6 +201,8 @@ static int config_build(struct config *config, const struct config_sources *sour
 		status = config_env_apply(config, sources->environment, err, err_size);
 	for (size_t i = 0; i < sources->settings_count && status == RSHM_OK; i++)
 		status = config_apply_setting(config, sources->settings[i], err, err_size);
+	if (status == RSHM_OK && sources->environment != NULL)
+		status = config_env_check(config, sources->environment, err, err_size);
 	if (status == RSHM_OK)
 		status = config_derive(config);
 	if (status == RSHM_OK)

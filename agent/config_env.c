@@ -60,6 +60,22 @@ static int config_env_apply_option(struct config *config, const struct config_op
 	return RSHM_E_INVALID;
 }
 
+/* A cluster is asked for by the scheme of the URL. */
+int config_env_check(const struct config *config, const char *const *environment, char *err, size_t err_size)
+{
+	const char *value = config_env_get(environment, "REDIS_CLUSTER_MODE");
+	bool wanted = value != NULL && (strcmp(value, "true") == 0 || strcmp(value, "1") == 0);
+
+	if (value == NULL || strncmp(config->redis.url, "redis+cluster://", 16) == 0 ||
+	    (!wanted && (strcmp(value, "false") == 0 || strcmp(value, "0") == 0)))
+		return RSHM_OK;
+	snprintf(err, err_size,
+		 wanted ? "REDIS_CLUSTER_MODE (environment): redis.url names no cluster; write "
+			  "redis+cluster://host:port,host:port"
+			: "REDIS_CLUSTER_MODE (environment): allowed: true or false");
+	return RSHM_E_INVALID;
+}
+
 int config_env_apply(struct config *config, const char *const *environment, char *err, size_t err_size)
 {
 	size_t count;

@@ -33,6 +33,8 @@ int config_assign(struct config *config, const struct config_option *option, con
 
 /* config_env.c: takes the variables that the table names. `err` with its place. */
 int config_env_apply(struct config *config, const char *const *environment, char *err, size_t err_size);
+/* Whether the whole configuration is what variables without an option of their own ask for. */
+int config_env_check(const struct config *config, const char *const *environment, char *err, size_t err_size);
 
 /* config_check.c: values that follow from others, then the rules that bind several options. `err` with its place. */
 int config_derive(struct config *config);

@@ -198,7 +198,8 @@ run_torture()
 	local want=0 text=
 	[[ $1 == *-mutant-* ]] && want=1
 	if [ "${RIPTIDE_TORTURE-}" = long ]; then
-		run_program "$1"
+		# Ten minutes by itself, and what an instrumented one takes to begin and end.
+		time_limit=1200 run_program "$1"
 	else
 		run_program "$1" --short
 	fi

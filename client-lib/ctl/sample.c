@@ -285,12 +285,15 @@ static void read_sources(const struct rshm_agent *agent, struct top_sample *ret)
 		const struct rshm_source *source = &agent->sources[i];
 		uint64_t until_ms = rshm_load_relaxed(&source->lease_until_ms), epoch = rshm_source_epoch(source);
 
-		if (until_ms < ret->lease_until_ms)
+		/* Workers use as many as they are; the others never had a lease. */
+		if (until_ms != 0 && until_ms < ret->lease_until_ms)
 			ret->lease_until_ms = until_ms;
 		if (epoch > ret->epoch)
 			ret->epoch = epoch;
 		ret->unclean += rshm_load_relaxed(&source->clean) == 0;
 	}
+	if (ret->lease_until_ms == UINT64_MAX)
+		ret->lease_until_ms = 0;
 }
 
 int top_sample_take(const struct top_agent *a, const struct top_sample *before, struct top_sample *ret)

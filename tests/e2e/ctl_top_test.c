@@ -41,6 +41,7 @@ static void top_shows_rates(void **state)
 	tenant = json_array_get(json_object_get(d, "tenants"), 0);
 	client = json_array_get(json_object_get(d, "clients"), 0);
 	assert_true(json_is_true(json_object_get(d, "alive")));
+	assert_true(member(d, "lease_remaining_ms") > 0);
 	assert_int_equal(member(d, "pid"), the_agent.pid);
 	assert_true(json_number_value(json_object_get(tenant, "hits_per_second")) > 1);
 	assert_int_equal(member(client, "pid"), getpid());
@@ -54,6 +55,8 @@ static void top_works_while_the_agent_hangs(void **state)
 	json_t *d;
 
 	(void)state;
+	assert_int_equal(ctl("top", "-n", "1"), 0);
+	assert_says(run.out, " left - epoch ");
 	assert_int_equal(agent_process_kill(&the_agent, SIGSTOP), 0);
 	pause_ms(1800);
 	assert_int_equal(ctl("top", "-n", "2", "--watch=0.2"), 0);

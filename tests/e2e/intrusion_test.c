@@ -234,6 +234,23 @@ static int begin_limited(void **state)
 	return siege_begin(&siege, settings);
 }
 
+static void ten_thousand_attaches_leave_nothing(void **state)
+{
+	int64_t channels = e2e_number(&siege.agent, "control.channels_open");
+	int descriptors = e2e_descriptors(siege.agent.pid);
+
+	(void)state;
+	for (int i = 0; i < 10000; i++) {
+		struct raw_client client;
+
+		assert_int_equal(raw_attach(&client, siege.agent.socket, "default"), RSHM_OK);
+		raw_close(&client);
+	}
+	assert_true(e2e_await_exactly(&siege.agent, "control.channels_open", channels, 5000));
+	assert_in_range(e2e_descriptors(siege.agent.pid), 1, descriptors + 4);
+	assert_true(e2e_witness_is_well(&siege.witness, 5000));
+}
+
 static void two_thousand_attaches_meet_the_rate_limit(void **state)
 {
 	int64_t refused = e2e_number(&siege.agent, "control.refused_attaches");
@@ -306,6 +323,7 @@ int main(void)
 		CASE(tickets_that_are_wrong_used_late_or_cut_open_nothing),
 		CASE(half_handshakes_are_dropped_in_time),
 		CASE(dying_at_each_step_leaves_nothing),
+		CASE(ten_thousand_attaches_leave_nothing),
 	};
 	const struct CMUnitTest floods[] = {
 		CASE(two_thousand_attaches_meet_the_rate_limit),

@@ -559,7 +559,7 @@ int checker_run(struct checker *checker, const struct checker_fault *faults, siz
 
 	start_clients(checker, roles);
 	e2e_pause_ms(1500);
-	while (e2e_now_ms() < until_ms && c->violations == 0) {
+	while (e2e_now_ms() < until_ms && c->violations == 0 && !checker->over) {
 		size_t fault = choose_fault(faults, fault_count, &random);
 
 		faults[fault].cause(checker, next_random(&random));

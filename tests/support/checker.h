@@ -37,6 +37,8 @@ struct checker {
 	uint32_t server_count;
 	const char
 		*absent_name; /* and its number: where foreign programs put a key that no server has; NULL: nowhere */
+	/* a fault's: what it needs cannot be had; the run ends and is judged by what it saw */
+	bool over;
 	/* the checker's */
 	struct agent_process agents[CHECKER_HOSTS];
 	struct ledger *ledger;

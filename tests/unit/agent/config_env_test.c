@@ -261,6 +261,22 @@ static void all_sections_load_together(void **state)
 	config_destroy(&config);
 }
 
+static void a_cluster_is_asked_for_by_the_url(void **state)
+{
+	struct config *config =
+		load_env(environment("REDIS_CLUSTER_MODE=true", "REDIS_URL=redis+cluster://h1:1,h2:2"));
+
+	(void)state;
+	config_destroy(&config);
+	config = load_env(environment("REDIS_CLUSTER_MODE=false"));
+	config_destroy(&config);
+	assert_string_equal(load_error(NULL, environment("REDIS_CLUSTER_MODE=true", "REDIS_URL=redis://h1:1")),
+			    "REDIS_CLUSTER_MODE (environment): redis.url names no cluster; write "
+			    "redis+cluster://host:port,host:port");
+	assert_string_equal(load_error(NULL, environment("REDIS_CLUSTER_MODE=maybe")),
+			    "REDIS_CLUSTER_MODE (environment): allowed: true or false");
+}
+
 static void two_names_of_one_option_must_agree(void **state)
 {
 	struct config *config = load_env(environment("CACHE_ENABLE_COMPRESSION=no", "ENABLE_COMPRESSION=0",
@@ -330,6 +346,7 @@ int main(void)
 		cmocka_unit_test(the_five_rules_hold_with_their_words),
 		cmocka_unit_test(validation_passes_with_values_from_the_environment),
 		cmocka_unit_test(all_sections_load_together),
+		cmocka_unit_test(a_cluster_is_asked_for_by_the_url),
 		cmocka_unit_test(two_names_of_one_option_must_agree),
 		cmocka_unit_test(redis_url_in_the_environment_implies_the_backend),
 		folder_test(environment_overrides_the_file),

@@ -238,7 +238,7 @@ static void config_refuses_settings_that_make_no_sense(void **state)
 		const char *setting, *error;
 	} cases[] = {
 		{"agent.workers", "--set: no = in it; write --set section.option=value"},
-		{"agent.walkers=2", "--set: no such option; riptided --print-config shows them all"},
+		{"agent.walkers=2", "--set: agent.walkers: no such option; riptided --print-config shows them all"},
 		{"agent.workers=65", "--set: agent.workers: \"65\" is too large; allowed is a number from 1 to 64"},
 		{"agent.run_dir=run",
 		 "--set: agent.run_dir: \"run\" is not an absolute path; allowed is an absolute path of at "

@@ -146,6 +146,7 @@ static void overtake(struct fixture *f)
 
 static void held_back_write_never_overtakes_a_newer_one(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 
 	f->config.pool_min = 1;
@@ -160,6 +161,7 @@ static void held_back_write_never_overtakes_a_newer_one(void **state)
 
 static void every_lost_write_connection_is_killed_before_the_next_write(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct call write = {.request.envelope = "new", .request.envelope_len = 3};
 

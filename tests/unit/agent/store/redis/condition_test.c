@@ -582,6 +582,7 @@ static void kill_connections(struct fixture *f)
 
 static void killed_connections_count_nothing_twice(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct race race = {.finished = 0};
 

@@ -134,6 +134,7 @@ static void absent_server_fails_fast_and_is_found_when_it_comes(void **state)
 
 static void pool_without_least_size_connects_on_demand_and_recovers(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 
 	f->config.pool_min = 0;
@@ -165,6 +166,7 @@ static void short_deadline_is_kept_while_no_connection_is_there(void **state)
 
 static void killed_server_leaves_no_request_unanswered_and_comes_back(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct call *calls = calloc(LOAD, sizeof(*calls));
 	uint32_t counts[3] = {0};
@@ -211,6 +213,7 @@ static void hanging_server_does_not_hold_requests_beyond_their_deadline(void **s
 
 static void command_timeout_ends_connections_and_reads_are_asked_again(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct call call = {.answers = 0};
 
@@ -230,6 +233,7 @@ static void command_timeout_ends_connections_and_reads_are_asked_again(void **st
 
 static void impatient_read_does_not_cost_the_others_their_connection(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct call impatient = {.answers = 0}, write = {.request.envelope = "v", .request.envelope_len = 1};
 
@@ -247,6 +251,7 @@ static void impatient_read_does_not_cost_the_others_their_connection(void **stat
 
 static void timed_out_write_is_never_executed_after_a_newer_one(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 
 	f->config.pool_min = f->config.pool_max = 4;
@@ -384,6 +389,7 @@ static void refused_port_and_unknown_host_are_retryable(void **state)
 
 static void full_and_read_only_servers_are_told_apart(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	char *value = calloc(1, 4096);
 
@@ -405,6 +411,7 @@ static void full_and_read_only_servers_are_told_apart(void **state)
 
 static void cluster_that_is_down_is_retryable(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 
 	assert_int_equal(redis_server_start_tcp(&f->server, "--cluster-enabled", "yes", NULL), 0);
@@ -415,6 +422,7 @@ static void cluster_that_is_down_is_retryable(void **state)
 
 static void pool_grows_to_its_limit_and_shrinks_when_idle(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct call calls[50] = {{.answers = 0}};
 
@@ -443,6 +451,7 @@ static void pool_grows_to_its_limit_and_shrinks_when_idle(void **state)
 
 static void old_connections_are_replaced_without_a_failure(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	unsigned long long first, later;
 

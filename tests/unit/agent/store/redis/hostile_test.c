@@ -137,6 +137,7 @@ static int attack(struct fixture *f, const char *bytes, size_t length, uint64_t 
 
 static void impossible_answers_drop_the_connection(void **state)
 {
+	fixture_needs_metrics();
 	static const struct {
 		const char *bytes;
 		size_t length;
@@ -185,6 +186,7 @@ static void impossible_answers_drop_the_connection(void **state)
 
 static void impossible_pages_drop_the_connection(void **state)
 {
+	fixture_needs_metrics();
 	static const char *const attacks[] = {
 		"*0\r\n",
 		"*-1\r\n",
@@ -226,6 +228,7 @@ static void impossible_pages_drop_the_connection(void **state)
 
 static void page_of_more_than_the_limit_is_refused_however_small_its_names(void **state)
 {
+	fixture_needs_metrics();
 	static const char head[] = "*2\r\n$1\r\n0\r\n*1000000\r\n";
 	struct fixture *f = *state;
 	const size_t count = 300000, length = sizeof(head) - 1 + count * 6;
@@ -243,6 +246,7 @@ static void page_of_more_than_the_limit_is_refused_however_small_its_names(void 
 
 static void names_that_cannot_be_are_left_out(void **state)
 {
+	fixture_needs_metrics();
 	static const char bytes[] = "*2\r\n$20\r\n18446744073709551615\r\n*7\r\n"
 				    "$0\r\n\r\n"
 				    "$1\r\n{\r\n"
@@ -268,6 +272,7 @@ static void names_that_cannot_be_are_left_out(void **state)
 
 static void half_page_then_silence_ends_with_the_deadline(void **state)
 {
+	fixture_needs_metrics();
 	static const char page[] = "*2\r\n$1\r\n0\r\n*2\r\n$1\r\na\r\n$2\r\nbc\r\n";
 	uint64_t errors = 0;
 
@@ -280,6 +285,7 @@ static void half_page_then_silence_ends_with_the_deadline(void **state)
 
 static void endless_line_is_cut_off(void **state)
 {
+	fixture_needs_metrics();
 	char *line = malloc(100000);
 	uint64_t errors = 0;
 
@@ -294,6 +300,7 @@ static void endless_line_is_cut_off(void **state)
 
 static void extra_answer_drops_the_connection_but_not_the_value_before_it(void **state)
 {
+	fixture_needs_metrics();
 	static const char bytes[] = "$1\r\nx\r\n:-1\r\n$1\r\ny\r\n";
 	uint64_t errors = 0;
 
@@ -303,6 +310,7 @@ static void extra_answer_drops_the_connection_but_not_the_value_before_it(void *
 
 static void unsolicited_answer_never_reaches_a_later_request(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	/* Sent with the greeting, before anybody asked. */
 	struct peer peer = {.greeting = GREETING "$5\r\nwrong\r\n:-1\r\n",
@@ -320,6 +328,7 @@ static void unsolicited_answer_never_reaches_a_later_request(void **state)
 
 static void half_answer_then_silence_ends_with_the_deadline(void **state)
 {
+	fixture_needs_metrics();
 	static const char *const halves[] = {
 		"$", "$10", "$100\r\nabc", "$1\r\nx\r\n", "$1\r\nx\r\n:", "-ERR no end", ""};
 	uint64_t errors = 0;
@@ -332,6 +341,7 @@ static void half_answer_then_silence_ends_with_the_deadline(void **state)
 
 static void half_answer_then_end_is_retried_and_retryable(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct peer peer = {.attack = "$100\r\nabc", .attack_length = 9, .hangs_up = true};
 	struct call get = {.answers = 0}, put = {.request.envelope = "v", .request.envelope_len = 1};
@@ -349,6 +359,7 @@ static void half_answer_then_end_is_retried_and_retryable(void **state)
 
 static void write_answered_with_nonsense_is_unknown(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct peer peer = {.attack = ":1\r\n", .attack_length = 4};
 	struct call put = {.request.envelope = "v", .request.envelope_len = 1};
@@ -361,6 +372,7 @@ static void write_answered_with_nonsense_is_unknown(void **state)
 
 static void condition_answered_with_nonsense_is_unknown(void **state)
 {
+	fixture_needs_metrics();
 	static const char *const answers[] = {":1\r\n",
 					      "+OK\r\n",
 					      "$-1\r\n",
@@ -406,6 +418,7 @@ static int answer_to_put(struct fixture *f, const char *answer)
 
 static void each_error_of_the_server_has_its_meaning(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 
 	assert_int_equal(answer_to_put(f, "-LOADING Redis is loading the dataset in memory\r\n"), RSHM_E_AGAIN);
@@ -426,6 +439,7 @@ static void each_error_of_the_server_has_its_meaning(void **state)
 
 static void lying_greeting_never_makes_a_connection_ready(void **state)
 {
+	fixture_needs_metrics();
 	static const char *const greetings[] = {
 		"garbage\r\n",        "*1111701117\r\n",
 		":1\r\n:1\r\n:1\r\n", "+OK\r\n:7\r\n$9999999999\r\n",
@@ -454,6 +468,7 @@ static void lying_greeting_never_makes_a_connection_ready(void **state)
 
 static void pipeline_never_holds_more_than_it_may(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct peer peer = {.attack = "", .attack_length = 0};
 	struct call calls[64] = {{.answers = 0}};
@@ -475,6 +490,7 @@ static void pipeline_never_holds_more_than_it_may(void **state)
 /* Random bytes that look a little like answers. */
 static void noise_of_all_kinds_does_no_harm(void **state)
 {
+	fixture_needs_metrics();
 	static const char alphabet[] = "+-:$*%_>#,~0123456789\r\n\r\n\r\nOKx";
 	uint64_t random = 88172645463325252ull, errors = 0;
 	char bytes[64];
@@ -495,6 +511,7 @@ static void noise_of_all_kinds_does_no_harm(void **state)
 /* A page in which some bytes are others. */
 static void damaged_pages_do_no_harm(void **state)
 {
+	fixture_needs_metrics();
 	static const char page[] = "*2\r\n$2\r\n17\r\n*3\r\n$23\r\nriptide:v1:{t1.0}:1:c:k\r\n$1\r\na\r\n"
 				   "$23\r\nriptide:v1:{t1.0}:1:c#x\r\n";
 	uint64_t random = 88172645463325252ull, errors = 0;

@@ -485,6 +485,7 @@ static void cursor_and_prefix_of_the_caller_are_checked(void **state)
 
 static void page_whose_connection_is_lost_is_asked_for_again(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct store_name name = namespace_of("t1", 1, 1, 'c');
 	char key[500];
@@ -522,6 +523,7 @@ static void page_whose_connection_is_lost_is_asked_for_again(void **state)
 
 static void page_that_nobody_waits_for_any_more_harms_nobody(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct store_name name = namespace_of("t1", 1, 1, 'c');
 	struct call calls[10] = {{.answers = 0}};

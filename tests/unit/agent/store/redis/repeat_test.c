@@ -113,6 +113,7 @@ static void assert_version(struct fixture *f, uint64_t version)
 
 static void write_of_a_version_finds_its_own_first_try(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	uint64_t found;
 
@@ -126,6 +127,7 @@ static void write_of_a_version_finds_its_own_first_try(void **state)
 
 static void newest_write_finds_its_own_first_try(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	uint64_t found;
 
@@ -137,6 +139,7 @@ static void newest_write_finds_its_own_first_try(void **state)
 
 static void write_of_a_version_that_finds_another_one_proves_nothing(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	uint64_t found;
 
@@ -149,6 +152,7 @@ static void write_of_a_version_that_finds_another_one_proves_nothing(void **stat
 
 static void overtaken_newest_write_is_a_conflict_either_way(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	uint64_t found;
 
@@ -162,6 +166,7 @@ static void overtaken_newest_write_is_a_conflict_either_way(void **state)
 
 static void removal_of_a_version_does_not_know_whose_absence_it_finds(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct call call = {.request.condition = STORE_IF_VERSION, .request.expected_version = 5};
 
@@ -173,6 +178,7 @@ static void removal_of_a_version_does_not_know_whose_absence_it_finds(void **sta
 
 static void writes_without_a_version_are_sent_once(void **state)
 {
+	fixture_needs_metrics();
 	static const struct {
 		enum store_condition condition;
 		bool present;
@@ -195,6 +201,7 @@ static void writes_without_a_version_are_sent_once(void **state)
 
 static void next_generation_is_sent_once_and_swept_again(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct call next = {.answers = 0}, swept = {.request.swept = 1}, look = {.answers = 0};
 
@@ -214,6 +221,7 @@ static void next_generation_is_sent_once_and_swept_again(void **state)
 
 static void repeated_write_that_fails_otherwise_stays_unknown(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	uint64_t found;
 
@@ -226,6 +234,7 @@ static void repeated_write_that_fails_otherwise_stays_unknown(void **state)
 
 static void write_that_is_never_heard_of_again_is_unknown_at_its_deadline(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct envelope_buffer envelope = make(7, 1);
 	struct call call = {.request = {.condition = STORE_IF_OLDER,

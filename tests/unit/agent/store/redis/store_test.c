@@ -248,6 +248,7 @@ static void scripts_are_called_by_the_hashes_that_the_server_computes(void **sta
 
 static void value_of_20_mib_travels_whole(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	unsigned char *noise = make_noise(BIG);
 
@@ -265,6 +266,7 @@ static void value_of_20_mib_travels_whole(void **state)
 
 static void foreign_value_above_the_limit_is_refused_and_the_rest_goes_on(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 
 	admin(f, "SETRANGE riptide:v1:{t1.0}:1:c:k %d x", 30 << 20);
@@ -275,6 +277,7 @@ static void foreign_value_above_the_limit_is_refused_and_the_rest_goes_on(void *
 
 static void ten_thousand_requests_of_one_turn_share_their_sends(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct call *calls = calloc(MANY, sizeof(*calls));
 	char(*keys)[16] = calloc(MANY, sizeof(*keys));
@@ -306,6 +309,7 @@ static void ten_thousand_requests_of_one_turn_share_their_sends(void **state)
 
 static void full_queue_refuses_and_changes_nothing(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct call calls[60] = {{.answers = 0}};
 	uint32_t refused = 0;

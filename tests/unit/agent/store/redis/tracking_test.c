@@ -133,6 +133,7 @@ static void restarted_server_is_watched_again(void **state)
 
 static void absent_server_is_tried_with_pauses(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	uint64_t failures;
 
@@ -146,6 +147,7 @@ static void absent_server_is_tried_with_pauses(void **state)
 
 static void lost_connection_with_a_script_in_flight_fences_until_it_is_killed(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	unsigned char small[SMALL + ENVELOPE_HEAD_BYTES];
 	struct call put = {.request.envelope = small,
@@ -173,6 +175,7 @@ static void lost_connection_with_a_script_in_flight_fences_until_it_is_killed(vo
 
 static void lost_writers_write_never_overtakes_a_newer_one(void **state)
 {
+	fixture_needs_metrics();
 	struct fixture *f = *state;
 	struct call old = {.request.envelope = "old", .request.envelope_len = 3};
 	struct call new = {.request.envelope = "new", .request.envelope_len = 3};
