@@ -264,7 +264,7 @@ $(call torture-program,$(1)): $(patsubst %.c,$(O)/torture-$(1)/%.o,$(TORTURE_SRC
 endef
 $(foreach n,0 $(MUTANT_NUMBERS),$(eval $(call torture-rule,$(n))))
 
-# One test, built and run:  make unit-shm/ring   make e2e-hit
+# One test, built and run:  make unit-shm/ring   make e2e-basic
 define one-rule
 .PHONY: $(1)
 $(1): $(2)

@@ -19,11 +19,13 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
+#include "agent/base/text.h"
 #include "agent/serve/serve_priv.h"
 #include "shm/os/futex.h"
 
 #define DEADLINE_MAX_MS 600000u /* no caller waits longer than ten minutes */
 #define REQUEST_COST 512u       /* bytes that a request counts besides its body */
+#define SLOW_KEY_MAX 64u        /* bytes of a key in the log of slow requests */
 #define BODY_POOLED RSHM_INLINE /* bodies up to this come from the worker's pool */
 
 /* ---- memory ------------------------------------------------------------------------------------------------- */
@@ -117,6 +119,34 @@ static bool send_word(struct slot *slot, const struct rshm_answer *answer)
 	return false;
 }
 
+static const char *name_of(uint16_t op)
+{
+	static const char *const names[] = {
+		[RSHM_OP_GET] = "get",
+		[RSHM_OP_SET] = "set",
+		[RSHM_OP_DELETE] = "delete",
+		[RSHM_OP_EXISTS] = "exists",
+		[RSHM_OP_TOUCH] = "touch",
+		[RSHM_OP_GET_BATCH] = "get_batch",
+		[RSHM_OP_SET_BATCH] = "set_batch",
+		[RSHM_OP_DELETE_BATCH] = "delete_batch",
+		[RSHM_OP_PING] = "ping",
+		[RSHM_OP_STATS] = "stats",
+		[RSHM_OP_LOCATE] = "locate",
+		[RSHM_OP_INCR] = "incr",
+		[RSHM_OP_FETCH] = "fetch",
+		[RSHM_OP_FETCH_FAILED] = "fetch_failed",
+		[RSHM_OP_INVALIDATE_TAG] = "invalidate_tag",
+		[RSHM_OP_INVALIDATE_PREFIX] = "invalidate_prefix",
+		[RSHM_OP_CLEAR] = "clear",
+		[RSHM_OP_FLUSH] = "flush",
+		[RSHM_OP_WARM] = "warm",
+		[RSHM_OP_WARM_PREFIX] = "warm_prefix",
+	};
+
+	return op < sizeof(names) / sizeof(names[0]) && names[op] ? names[op] : "of no name";
+}
+
 static void note_latency(struct slot *slot)
 {
 	struct client *client = slot->client;
@@ -124,15 +154,21 @@ static void note_latency(struct slot *slot)
 	const struct serve_options *options = &worker->env->options;
 	uint64_t took_ns = clock_monotonic_ns() - slot->began_ns;
 	static struct log_limit limit = LOG_LIMIT(10, 10000);
+	char buffer[4 * SLOW_KEY_MAX + 1];
+	struct text key;
 
 	if (options->target_ns && took_ns > options->target_ns)
 		worker->totals.over_target++;
 	if (!options->slow_ns || took_ns <= options->slow_ns)
 		return;
 	worker->totals.slow++;
-	log_limited(&limit, LOG_LEVEL_WARN, "serve", "slow: tenant %s, channel %llu, operation %u took %llu us",
-		    client->tenant->tenant->id, (unsigned long long)client->channel_id, slot->request.op,
-		    (unsigned long long)(took_ns / 1000));
+	text_init(&key, buffer, sizeof(buffer));
+	if (slot->body)
+		text_append_escaped(&key, (const char *)slot->body,
+				    slot->request.key_len < SLOW_KEY_MAX ? slot->request.key_len : SLOW_KEY_MAX);
+	log_limited(&limit, LOG_LEVEL_WARN, "serve", "slow: tenant %s, channel %llu, %s \"%s\" took %llu us",
+		    client->tenant->tenant->id, (unsigned long long)client->channel_id, name_of(slot->request.op),
+		    buffer, (unsigned long long)(took_ns / 1000));
 }
 
 /* Copies bytes [from, from + n) of metadata ‖ value to the start of the piece. */

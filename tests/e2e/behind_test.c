@@ -165,7 +165,6 @@ static void kills_lose_and_revive_nothing(void **state)
 	for (int i = 0; i < kills; i++) {
 		e2e_pause_ms(10 + rand() % 80);
 		assert_int_equal(agent_process_kill(&f->agent, SIGKILL), 0);
-		/* Sometimes with shared memory gone as well: only journal and store are left. */
 		assert_int_equal(agent_process_restart(&f->agent), 0);
 	}
 	rshm_store_relaxed32(&l->end, 1);

@@ -24,6 +24,7 @@ static const char *const *both_settings(void)
 					       "coherence.mode=ttl",
 					       "coherence.max_age_ms=60000",
 					       "agent.shutdown_timeout_seconds=1",
+					       "performance.slow_threshold_ms=100",
 					       NULL};
 
 	return settings;
@@ -309,6 +310,28 @@ static void what_was_begun_before_a_stop_is_ended(void **state)
 	assert_int_equal((int)(intptr_t)status, RIPTIDE_OK);
 }
 
+static void *get_slow(void *context)
+{
+	struct fixture *f = context;
+
+	return (void *)(intptr_t)riptide_exists(f->handle, "slow key", 8, NULL);
+}
+
+static void a_slow_request_is_logged_with_its_key(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	pthread_t thread;
+
+	assert_false(agent_process_log_has(&f->agent, "slow: tenant default"));
+	redis_server_pause(&f->server);
+	assert_int_equal(pthread_create(&thread, NULL, get_slow, f), 0);
+	e2e_pause_ms(300);
+	redis_server_resume(&f->server);
+	pthread_join(thread, NULL);
+	assert_true(agent_process_log_has(&f->agent, "exists \"slow key\" took "));
+	assert_true(e2e_await(&f->agent, "workers.0.slow", 1, 2000) >= 1);
+}
+
 static int load_slowly(void *context, const void *key, size_t key_length, struct riptide_loaded *ret)
 {
 	(void)context;
@@ -378,6 +401,7 @@ int main(void)
 		REDIS(what_was_found_absent_does_not_come_back_from_disk),
 		REDIS(an_agent_that_stops_under_reads_of_the_disk_tier_ends_well),
 		REDIS(what_was_begun_before_a_stop_is_ended),
+		REDIS(a_slow_request_is_logged_with_its_key),
 		REDIS(a_prefix_whose_deletes_are_refused_wakes_who_waits_for_its_keys),
 	};
 
