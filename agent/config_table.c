@@ -187,7 +187,7 @@ static const struct config_option options[] = {
 
 	{FIELD(spill, enabled), .type = CONFIG_BOOL, .initial = "true",
 	 .help = "Keep what leaves shared memory for lack of room on disk. Used with the Redis backend; the embedded "
-		 "store is on disk itself."},
+		 "store is on disk itself. Entries with tags are not kept there."},
 	{FIELD(spill, path), .type = CONFIG_PATH, .initial = "", RANGE(0, 1024),
 	 .help = "Folder of the spilled entries. Empty: \"spill\" in agent.state_dir."},
 	{FIELD(spill, max_bytes), .type = CONFIG_SIZE, .initial = "1G", RANGE(8 * M, 16 * T),
