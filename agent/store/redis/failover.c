@@ -10,7 +10,8 @@
  * was started again holds itself to be one, with whatever it has, until sentinels reach it.
  *
  * Sentinels may have slept, so a word whose epoch is lower than that of the last one believed is taken only if there is no
- * connection to the master, and as many in a row as there are sentinels say no better: they may all be new. Each connection asks its server for its role before it is used: a word that is out of
+ * connection to the master, and every sentinel has said no better: they may all be new. The leader of a failover has the next
+ * epoch already and still the last address; its word does not count until it is done. Each connection asks its server for its role before it is used: a word that is out of
  * date costs a connect, never a write to a replica.
  *
  * Another master is another server: all connections to the old one end, its feed with them, which fences; what was in flight
@@ -27,6 +28,7 @@
 #include "shm/msg.h"
 
 #define FAILOVER_LEAST_MS 200u
+#define FAILOVER_SAME_TROUBLE_MS 60000u
 #define FAILOVER_CHANNEL "+switch-master"
 
 static struct log_limit master_limit = LOG_LIMIT(10, 10000);
@@ -102,8 +104,12 @@ static void note_trouble(struct redis_store *store, const char *what)
 	text_append_string(&text, "sentinel ");
 	redis_address_describe(&failover->asked, &text);
 	text_append_format(&text, ": %s", what);
-	if (strcmp(trouble, failover->trouble) != 0)
+	if (strcmp(trouble, failover->logged) != 0 ||
+	    clock_monotonic_ms() - failover->logged_ms >= FAILOVER_SAME_TROUBLE_MS) {
+		memcpy(failover->logged, trouble, sizeof(trouble));
+		failover->logged_ms = clock_monotonic_ms();
 		log_limited(&trouble_limit, LOG_LEVEL_WARN, "redis", "%s: %s", store->endpoint, trouble);
+	}
 	memcpy(failover->trouble, trouble, sizeof(trouble));
 }
 
@@ -138,9 +144,13 @@ static void take_word(struct redis_store *store, const struct redis_sentinel_wor
 {
 	struct redis_failover *failover = &store->failover;
 
+	if (word->failing_over)
+		return;
 	if (word->epoch < failover->epoch) {
-		failover->lower++;
-		if (store->pool.ready > 0 || failover->lower <= failover->sentinels.count)
+		failover->lower |= 1u << failover->asked_index;
+		if (store->pool.ready > 0)
+			failover->lower = 0;
+		if (failover->lower != (1u << failover->sentinels.count) - 1)
 			return;
 	}
 	failover->lower = 0;
@@ -220,7 +230,7 @@ void redis_failover_on_reply(struct redis_connection *sentinel, const struct red
 	schedule(store, clock_monotonic_ms() + refresh_ms - refresh_ms / 10 + store->random % (refresh_ms / 5 + 1));
 	subscribe(sentinel);
 	take_word(store, &word);
-	if (failover->doubts_settled != failover->doubts)
+	if (!redis_failover_allows(store))
 		schedule(store, failover->begun_ms + FAILOVER_LEAST_MS);
 }
 
@@ -240,7 +250,7 @@ bool redis_failover_on_push(struct redis_connection *sentinel, const struct redi
 	if (redis_reply_page_next(push, &position, &bytes, &length) && length > name_length &&
 	    memcmp(bytes, failover->sentinels.master, name_length) == 0 && bytes[name_length] == ' ') {
 		failover->next = failover->asked_index;
-		schedule(store, clock_monotonic_ms());
+		schedule(store, failover->begun_ms + FAILOVER_LEAST_MS);
 	}
 	return true;
 }

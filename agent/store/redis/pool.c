@@ -396,6 +396,9 @@ static void pool_look_at(struct redis_store *store, struct redis_connection *con
 
 	if (connection->state != REDIS_CONNECTION_READY)
 		return;
+	/* There would be no other; the word that allows one wakes us. */
+	if (!redis_failover_allows(store))
+		return;
 	if (connection->retire_ms <= now_ms || (spare && connection->idle_since_ms + idle_ms <= now_ms)) {
 		redis_pool_retire(connection);
 		return;

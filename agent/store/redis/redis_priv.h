@@ -226,7 +226,7 @@ struct redis_failover {
 	struct redis_sentinel_list sentinels; /* set once */
 	struct redis_address master;          /* port 0: not known yet */
 	uint64_t epoch;                       /* of the word that was believed */
-	uint32_t lower;                       /* words of a lower one since, in a row */
+	uint32_t lower;                       /* a bit for each sentinel that has said a lower one since */
 	struct redis_connection *talk;        /* with a sentinel, or NULL */
 	struct redis_address asked;           /* where it is */
 	uint32_t asked_index, next;           /* of the list */
@@ -235,7 +235,8 @@ struct redis_failover {
 	uint64_t doubts_asked, doubts_settled;
 	uint32_t failures;         /* of asking, in a row */
 	uint64_t begun_ms, due_ms; /* the last question, the next one */
-	char trouble[160];
+	char trouble[160], logged[160];
+	uint64_t logged_ms;
 };
 
 struct redis_list {

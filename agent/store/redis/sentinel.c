@@ -196,6 +196,8 @@ bool redis_sentinel_read(const struct redis_reply *reply, struct redis_sentinel_
 			return false;
 		else if (is(name, name_length, "config-epoch"))
 			has_epoch = read_number(value, value_length, UINT64_MAX, &word.epoch);
+		else if (is(name, name_length, "flags"))
+			word.failing_over = memmem(value, value_length, "failover_in_progress", 20) != NULL;
 	}
 	if (!has_host || !has_epoch || port == 0)
 		return false;

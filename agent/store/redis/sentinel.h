@@ -36,6 +36,7 @@ struct redis_sentinel_list {
 struct redis_sentinel_word {
 	struct redis_address master;
 	uint64_t epoch;
+	bool failing_over; /* of the leader: the epoch may be the next master's already, the address is the last one's */
 };
 
 bool redis_sentinel_is_meant(const char *url);

@@ -188,6 +188,10 @@ static void tracking_begin_writer(struct redis_store *store)
 {
 	struct redis_tracking *tracking = &store->tracking;
 
+	if (!redis_failover_allows(store)) {
+		redis_tracking_fail(store, "no sentinel has named the master since a loss");
+		return;
+	}
 	if (redis_connection_create(store, REDIS_ROLE_WRITER, &tracking->writer) != RSHM_OK) {
 		redis_tracking_fail(store, "no memory");
 		return;
@@ -276,6 +280,8 @@ void redis_tracking_on_lost(struct redis_connection *connection, enum redis_conn
 	if (store->closing)
 		return;
 	redis_pool_count_loss(store, state, reason != NULL);
+	if (reason != NULL)
+		redis_failover_doubt(store);
 	if (tracking->stage > REDIS_TRACKING_WAITS)
 		redis_tracking_fail(store, reason != NULL ? reason : "the server is a replica");
 	redis_store_wake(store, clock_monotonic_ms());
@@ -506,7 +512,7 @@ void redis_tracking_tick(struct redis_store *store, uint64_t now_ms)
 		break;
 	case REDIS_TRACKING_WAITS:
 		/* The loss of the old writer wakes us, and so does the first connection of the pool. */
-		if (tracking->writer != NULL || store->pool.ready == 0)
+		if (tracking->writer != NULL || store->pool.ready == 0 || !redis_failover_allows(store))
 			break;
 		if (tracking->begin_ms <= now_ms)
 			tracking_begin(store, now_ms);

@@ -86,8 +86,8 @@ static const char *peer_reply(struct peer *peer, char **words, int count, char *
 	}
 	if (strcasecmp(words[0], "CLUSTER") == 0) {
 		__atomic_add_fetch(&peer->maps, 1, __ATOMIC_RELAXED);
-		if (peer->map != NULL)
-			return peer->map;
+		if (__atomic_load_n(&peer->map, __ATOMIC_RELAXED) != NULL)
+			return __atomic_load_n(&peer->map, __ATOMIC_RELAXED);
 		snprintf(buffer, size, "*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\n127.0.0.1\r\n:%u\r\n$2\r\nid\r\n",
 			 (unsigned)peer->port);
 		return buffer;
