@@ -1,13 +1,10 @@
 #include "tests/support/redis_cluster.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -202,22 +199,6 @@ int redis_cluster_await_whole(const struct redis_cluster *cluster, long patience
 
 /* ---- starting -------------------------------------------------------------------------------------------------- */
 
-/* For the bus between the nodes: a port that was free a moment ago. */
-static uint16_t free_port(void)
-{
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t length = sizeof(address);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	uint16_t port = 0;
-
-	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
-	    getsockname(fd, (struct sockaddr *)&address, &length) == 0)
-		port = ntohs(address.sin_port);
-	if (fd >= 0)
-		close(fd);
-	return port;
-}
-
 static int start_server(struct redis_cluster *cluster, uint32_t i, const char *const arguments[])
 {
 	const char *extra[CLUSTER_ARGUMENTS] = {NULL};
@@ -226,7 +207,7 @@ static int start_server(struct redis_cluster *cluster, uint32_t i, const char *c
 	for (size_t n = 0; n < CLUSTER_ARGUMENTS && arguments != NULL && arguments[n] != NULL; n++)
 		extra[n] = arguments[n];
 	for (int tries = 0; tries < CLUSTER_TRIES; tries++) {
-		snprintf(port, sizeof(port), "%u", (unsigned)free_port());
+		snprintf(port, sizeof(port), "%u", (unsigned)redis_server_free_port());
 		if (redis_server_start_tcp(&cluster->servers[i], "--cluster-enabled", "yes", "--cluster-config-file",
 					   "nodes.conf", "--cluster-node-timeout", "1500", "--cluster-port", port,
 					   "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1",

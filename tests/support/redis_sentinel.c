@@ -1,11 +1,8 @@
 #include "tests/support/redis_sentinel.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <hiredis/hiredis.h>
@@ -161,21 +158,6 @@ int redis_sentinel_await_whole(const struct redis_sentinel *group, long patience
 
 /* ---- beginning and ending -------------------------------------------------------------------------------------- */
 
-static uint16_t free_port(void)
-{
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t length = sizeof(address);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	uint16_t port = 0;
-
-	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
-	    getsockname(fd, (struct sockaddr *)&address, &length) == 0)
-		port = ntohs(address.sin_port);
-	if (fd >= 0)
-		close(fd);
-	return port;
-}
-
 /*
  * A sentinel is the same program with a file that it keeps its knowledge in, in memory: it waits for each fsync() of it, and one
  * that waits for seconds, on a disk that others write to, does nothing for half a minute then (tilt), or two are elected.
@@ -187,7 +169,7 @@ static int start_sentinel(struct redis_server *sentinel, uint16_t master_port, u
 
 	if (redis_server_prepare_in(sentinel, "/dev/shm") != 0)
 		return -1;
-	sentinel->port = free_port();
+	sentinel->port = redis_server_free_port();
 	snprintf(path, sizeof(path), "%s/sentinel.conf", sentinel->folder);
 	file = fopen(path, "w");
 	if (file == NULL)

@@ -162,8 +162,7 @@ int redis_server_start(struct redis_server *server, ...)
 	return result;
 }
 
-/* A port that was free a moment ago; 0 if none can be had. */
-static uint16_t free_port(void)
+uint16_t redis_server_free_port(void)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t length = sizeof(address);
@@ -189,7 +188,7 @@ int redis_server_start_tcp(struct redis_server *server, ...)
 
 		if (redis_server_prepare(server) != 0)
 			return -1;
-		server->port = free_port();
+		server->port = redis_server_free_port();
 		snprintf(port, sizeof(port), "%u", (unsigned)server->port);
 		result = add_arg(server, "--bind") || add_arg(server, "127.0.0.1") || add_arg(server, "--port") ||
 			 add_arg(server, port);

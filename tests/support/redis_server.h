@@ -36,6 +36,9 @@ int redis_server_prepare(struct redis_server *server);
 /* The same with the folder in `parent`, of at most 32 characters. */
 int redis_server_prepare_in(struct redis_server *server, const char *parent);
 
+/* A TCP port of 127.0.0.1 that was free a moment ago; 0 if none can be had. */
+uint16_t redis_server_free_port(void);
+
 /* SIGKILL, waited for. Folder, port and arguments stay. */
 void redis_server_kill(struct redis_server *server);
 /* The same server once more, without its data. */

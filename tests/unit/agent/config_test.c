@@ -467,7 +467,7 @@ static void config_compare_tells_what_changed_and_what_needs_a_restart(void **st
 
 /* ---- URLs ---- */
 
-static void config_urls_are_checked_and_masked(void **state)
+static void config_urls_are_checked(void **state)
 {
 	static const char *const good[] = {"redis://h",
 					   "redis://h:6379",
@@ -515,10 +515,7 @@ static void config_urls_are_checked_and_masked(void **state)
 					  "redis+cluster://h,",
 					  "redis+cluster://h/0",
 					  "redis+cluster://h/,h2",
-					  "redis+cluster://h:1,h:0",
-					  "redis+sentinel://h"};
-	char shown[128];
-	struct text text;
+					  "redis+cluster://h:1,h:0"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
@@ -531,12 +528,23 @@ static void config_urls_are_checked_and_masked(void **state)
 			print_error("%s\n", bad[i]);
 		assert_non_null(config_url_fault(bad[i]));
 	}
+}
+
+static void config_urls_are_shown_without_their_login(void **state)
+{
+	char shown[128];
+	struct text text;
+
+	(void)state;
 	text_init(&text, shown, sizeof(shown));
 	config_url_mask("redis://u:p@ss:w/rd@h:1/2", &text);
 	assert_string_equal(shown, "redis://***@h:1/2");
 	text_init(&text, shown, sizeof(shown));
 	config_url_mask("unix:///run/r.sock?db=1", &text);
 	assert_string_equal(shown, "unix:///run/r.sock?db=1");
+	text_init(&text, shown, sizeof(shown));
+	config_url_mask("redis+sentinel://u:p@a:1,b:2/main", &text);
+	assert_string_equal(shown, "redis+sentinel://***@a:1,b:2/main");
 }
 
 int main(void)
@@ -556,7 +564,8 @@ int main(void)
 		folder_test(config_tenants_are_read_resolved_and_inherit),
 		folder_test(config_tenants_are_checked),
 		folder_test(config_compare_tells_what_changed_and_what_needs_a_restart),
-		cmocka_unit_test(config_urls_are_checked_and_masked),
+		cmocka_unit_test(config_urls_are_checked),
+		cmocka_unit_test(config_urls_are_shown_without_their_login),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
