@@ -32,6 +32,7 @@ void client_unref(struct client *client)
 	for (unsigned int i = 0; i < RSHM_SLOTS; i++)
 		slot_clear(&client->slots[i]);
 	rshm_unmap(&client->map);
+	client->tenant->client_objects--;
 	free(client->hit_ns);
 	free(client);
 }
@@ -237,24 +238,20 @@ static void watch(struct client *client, pid_t pid)
 	}
 }
 
-static struct serve_tenant *find_tenant(struct worker *worker, const struct tenant *tenant)
-{
-	for (size_t i = 0; i < worker->tenant_count; i++)
-		if (worker->tenants[i].tenant == tenant)
-			return &worker->tenants[i];
-	return NULL;
-}
-
 int client_connect(struct worker *worker, const struct worker_client *from)
 {
-	struct client *client = calloc(1, sizeof(*client));
+	struct serve_tenant *tenant = tenants_find(worker, from->tenant);
+	struct client *client;
 	int status;
 
+	/* It may have been closed since the client was let in. */
+	if (!tenant || tenant->end.done)
+		return RSHM_E_CLOSED;
+	client = calloc(1, sizeof(*client));
 	if (!client)
 		return RSHM_E_NOMEM;
 	client->worker = worker;
-	client->tenant = find_tenant(worker, from->tenant);
-	must(client->tenant);
+	client->tenant = tenant;
 	client->fd = from->fd;
 	client->uid = from->uid;
 	client->channel_id = from->channel_id;
@@ -275,6 +272,7 @@ int client_connect(struct worker *worker, const struct worker_client *from)
 	watch(client, from->pid);
 	enter_ring(client);
 	worker->client_count++;
+	tenant->client_objects++;
 	begin_figures(client, from);
 	return RSHM_OK;
 }

@@ -50,11 +50,23 @@ int dictionaries_create(struct serve_tenant *tenant)
 	return RSHM_OK;
 }
 
+bool dictionaries_are_quiet(const struct serve_tenant *tenant)
+{
+	const struct dictionaries *d = tenant->dictionaries;
+
+	return !d || (!d->fetches && !d->job && !d->refreshing);
+}
+
+bool dictionaries_are_closed(const struct dictionaries *d)
+{
+	return d->tenant->worker->closing || d->tenant->end.done;
+}
+
 void dictionaries_destroy(struct serve_tenant *tenant)
 {
 	struct dictionaries *d = tenant->dictionaries;
 
-	must(!d || (!d->fetches && !d->job && !d->refreshing));
+	must(dictionaries_are_quiet(tenant));
 	free(d);
 	tenant->dictionaries = NULL;
 }
@@ -73,7 +85,7 @@ struct store_name dictionaries_name(const struct serve_tenant *tenant, const cha
 void dictionaries_submit(struct dictionaries *d, struct store_request *request)
 {
 	request->deadline_ms = clock_monotonic_ms() + DICTIONARY_REQUEST_MS;
-	if (d->tenant->worker->closing) {
+	if (dictionaries_are_closed(d)) {
 		request->status = RSHM_E_CLOSED;
 		request->done(request);
 	} else {

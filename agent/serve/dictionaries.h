@@ -55,6 +55,8 @@ struct dictionaries {
 };
 
 /* The name of an entry of space 'd'. `key` is borrowed. */
+/* The worker, or the tenant, is being closed. */
+bool dictionaries_are_closed(const struct dictionaries *d);
 struct store_name dictionaries_name(const struct serve_tenant *tenant, const char *key, size_t key_len);
 /* To the backend; RSHM_E_CLOSED at once if the worker is closing. */
 void dictionaries_submit(struct dictionaries *dictionaries, struct store_request *request);

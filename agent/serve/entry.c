@@ -30,6 +30,7 @@ struct entry_op *entry_create(struct worker *worker, struct serve_tenant *tenant
 	op->worker = worker;
 	op->tenant = tenant;
 	worker->operations++;
+	tenant->operations++;
 	return op;
 }
 
@@ -42,6 +43,7 @@ static void release(struct entry_op *op)
 	free(op->held);
 	free(op->kept_metadata);
 	op->worker->operations--;
+	op->tenant->operations--;
 	op->spare = op->worker->spare_ops;
 	op->worker->spare_ops = op;
 }

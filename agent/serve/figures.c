@@ -195,8 +195,8 @@ static void snapshot(struct worker *worker)
 	for (size_t i = 0; i < worker->tenant_count; i++) {
 		struct revalidation_figures figures;
 
-		revalidation_figures(worker->tenants[i].revalidation, &figures);
-		totals->revalidating |= !revalidation_is_clean(worker->tenants[i].revalidation);
+		revalidation_figures(worker->tenants[i]->revalidation, &figures);
+		totals->revalidating |= !revalidation_is_clean(worker->tenants[i]->revalidation);
 		totals->revalidated += figures.confirmed;
 		totals->revalidation_removed += figures.removed;
 	}
@@ -209,15 +209,15 @@ static void snapshot(struct worker *worker)
 	pthread_mutex_lock(&worker->lock);
 	worker->snapshot = *totals;
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		report_tenant(&worker->tenants[i], &worker->tenants[i].snapshot);
+		report_tenant(worker->tenants[i], &worker->tenants[i]->snapshot);
 	pthread_mutex_unlock(&worker->lock);
 }
 
 void figures_publish(struct worker *worker)
 {
 	for (size_t i = 0; i < worker->tenant_count; i++) {
-		publish_tenant(&worker->tenants[i]);
-		publish_clients(&worker->tenants[i]);
+		publish_tenant(worker->tenants[i]);
+		publish_clients(worker->tenants[i]);
 	}
 	snapshot(worker);
 }

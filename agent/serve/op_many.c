@@ -214,7 +214,7 @@ static void note_swept(struct sweep *sweep)
 		.done = sweep_on_noted,
 		.context = sweep,
 	};
-	store_submit(sweep->tenant->space.backend, &sweep->swept);
+	store_submit(&sweep->tenant->space.base, &sweep->swept);
 }
 
 static void sweep_on_walked(struct walk *walk, int status)
@@ -239,7 +239,7 @@ static void sweep_next(struct sweep *sweep)
 		note_swept(sweep);
 	} else {
 		sweep->walk = (struct walk){
-			.store = space->backend,
+			.store = &space->base,
 			.name = entry_store_name(sweep->tenant->tenant),
 			.deadline_ms = clock_monotonic_ms() + SWEEP_DEADLINE_MS,
 			.each = sweep_on_key,

@@ -111,6 +111,17 @@ bool worker_connect(struct worker *worker, const struct worker_client *client);
 bool worker_locate(struct worker *worker, const struct tenant *tenant, char ret_name[RSHM_NAME_MAX],
 		   uint64_t *ret_size);
 
+/*
+ * Opens a tenant of this worker that came after its start, or closes one: its clients are dropped, its segment is retired,
+ * what is stored stays. The tenant must live until `closed`. Each is called once, on the worker's thread, for it must not
+ * block; `opened` gets RSHM_OK or an error, after which the tenant is not open. Any thread. False: the worker cannot take
+ * the order now, nothing will be called.
+ */
+typedef void tenant_opened_fn(void *context, int status);
+typedef void tenant_closed_fn(void *context);
+bool worker_open_tenant(struct worker *worker, const struct tenant *tenant, tenant_opened_fn *opened, void *context);
+bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, tenant_closed_fn *closed, void *context);
+
 /* The machine slept: every hot entry is unverified until it was compared with the store. Any thread, may block shortly. */
 void worker_slept(struct worker *worker);
 

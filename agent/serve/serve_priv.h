@@ -152,6 +152,8 @@ void tagging_destroy(struct entry_tags **tags);
 /* ---- dictionaries (dictionaries.c, training.c) -------------------------------------------------------------------- */
 
 int dictionaries_create(struct serve_tenant *tenant);
+/* No request and no training is under way. */
+bool dictionaries_are_quiet(const struct serve_tenant *tenant);
 /* Nothing is under way. */
 void dictionaries_destroy(struct serve_tenant *tenant);
 void dictionaries_tick(struct serve_tenant *tenant, uint64_t now_ms);
@@ -198,13 +200,24 @@ struct space {
 	uint32_t held;                 /* of the lease, while doubted */
 	struct store_request *waiting;
 	uint32_t waiting_count, waiting_max;
+	uint64_t pending; /* requests at the backend */
 	bool asking, closing, doubted;
 	struct store_request question;
+};
+
+/* Of a tenant that is being closed (tenants.c). */
+struct tenant_end {
+	void (*done)(void *context); /* NULL: it is not */
+	void *context;
+	bool closing; /* nothing is under way any more */
 };
 
 struct serve_tenant {
 	const struct tenant *tenant;
 	struct worker *worker;
+	struct tenant_end end;
+	uint64_t operations;     /* entry_create()d and not ended */
+	uint32_t client_objects; /* the dropped ones included, as long as they have memory */
 	struct hot *hot;
 	struct space space;
 	struct sweep *sweep; /* under way, or NULL */
@@ -301,8 +314,9 @@ struct worker {
 	pthread_t thread;
 	uv_loop_t loop;
 	struct store *store;
-	struct serve_tenant *tenants;
+	struct serve_tenant **tenants; /* room for all places; changed under `lock` */
 	size_t tenant_count;
+	struct serve_tenant **by_name; /* the same by id */
 	struct inflight *inflight;
 	struct loading *loading;
 	struct spill *spill; /* NULL = off */
@@ -314,7 +328,6 @@ struct worker {
 	bool warming_begun;
 	uint64_t max_age_ms; /* of hot copies; 0 = no cap */
 	uint64_t changes, checks, fences;
-	struct serve_tenant **by_name; /* tenants by id */
 	/* loop */
 	struct mailbox mailbox;
 	uv_prepare_t prepare;
@@ -330,7 +343,7 @@ struct worker {
 	uint64_t staging_bytes, drained_ms;
 	bool stopping, keep, closing;
 	uint64_t drain_until_ms;
-	size_t tenants_open, revalidations_open, tenant_figures_first;
+	size_t tenants_open, revalidations_open;
 	uint32_t figures_tick;
 	struct worker_report totals;
 	/* start-up hand-shake and snapshot */
@@ -342,6 +355,20 @@ struct worker {
 	size_t adoption_count;
 	struct worker_report snapshot;
 };
+
+/* tenants.c */
+/* Opens one of this worker's; blocks for the allocation of its first ring. `adopt_name` may be NULL. RSHM_E_NOMEM. */
+int tenants_open(struct worker *worker, const struct tenant *tenant, const char *adopt_name);
+struct serve_tenant *tenants_find(struct worker *worker, const struct tenant *tenant);
+/*
+ * Drops its clients, takes no new work, and retires its segment; `done` is called on the worker's thread when nothing of it
+ * is left here, at the latest when the worker ends.
+ */
+void tenants_close(struct serve_tenant *tenant, void (*done)(void *context), void *context);
+void tenants_tick(struct worker *worker);
+/* Is one in its last steps, which wait for nobody? */
+bool tenants_are_ending(const struct worker *worker);
+void tenants_free(struct worker *worker);
 
 /* watching.c */
 /* Begins to hear of foreign changes; the tenants are open. RSHM_E_NOMEM. */

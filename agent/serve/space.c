@@ -30,10 +30,23 @@ static bool names_an_entry(const struct store_request *request)
 	return request->op <= STORE_LIST;
 }
 
+static void request_on_done(struct store_request *request)
+{
+	struct space *space = request->layer;
+
+	request->done = request->layer_done;
+	space->pending--;
+	request->done(request);
+}
+
 static void pass_on(struct space *space, struct store_request *request)
 {
 	if (names_an_entry(request) && request->name.generation == 0)
 		request->name.generation = space->generation;
+	request->layer = space;
+	request->layer_done = request->done;
+	request->done = request_on_done;
+	space->pending++;
 	store_submit(space->backend, request);
 }
 
@@ -131,7 +144,7 @@ static void ask(struct space *space)
 		.done = generation_on_known,
 		.context = space,
 	};
-	store_submit(space->backend, &space->question);
+	pass_on(space, &space->question);
 }
 
 void space_tick(struct space *space, uint64_t now_ms)

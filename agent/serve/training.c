@@ -313,7 +313,7 @@ void training_order(struct serve_tenant *tenant, const struct worker_dictionary_
 	struct dictionary *dictionary = NULL;
 	struct dictionary_job *job;
 
-	if (tenant->worker->closing) {
+	if (dictionaries_are_closed(tenant->dictionaries)) {
 		tell(order, RSHM_E_CLOSED, NULL, "the agent is stopping");
 		return;
 	}
@@ -356,7 +356,7 @@ static size_t count_used(const struct serve_environment *env)
 
 bool training_restore(struct dictionaries *d, struct dictionary *dictionary)
 {
-	struct dictionary_job *job = d->job || d->tenant->worker->closing ? NULL : calloc(1, sizeof(*job));
+	struct dictionary_job *job = d->job || dictionaries_are_closed(d) ? NULL : calloc(1, sizeof(*job));
 	struct dictionary_info info;
 
 	if (!job)

@@ -72,7 +72,7 @@ static void forget_all(struct worker *worker)
 {
 	inflight_mark_all(worker->inflight);
 	for (size_t i = 0; i < worker->tenant_count; i++) {
-		struct serve_tenant *tenant = &worker->tenants[i];
+		struct serve_tenant *tenant = worker->tenants[i];
 
 		hot_clear(tenant->hot);
 		tag_epochs_forget_all(tenant->tag_epochs);
@@ -248,8 +248,8 @@ static void watch_on_proven(void *context, uint64_t complete_ms)
 static void verify_all(struct worker *worker)
 {
 	for (size_t i = 0; i < worker->tenant_count; i++) {
-		worker->tenants[i].verify_due = true;
-		space_doubt(&worker->tenants[i].space);
+		worker->tenants[i]->verify_due = true;
+		space_doubt(&worker->tenants[i]->space);
 	}
 }
 
@@ -257,7 +257,7 @@ static void fence(struct worker *worker)
 {
 	lease_fence(&worker->lease, clock_monotonic_ms());
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		tag_epochs_forget_all(worker->tenants[i].tag_epochs);
+		tag_epochs_forget_all(worker->tenants[i]->tag_epochs);
 	worker->clean = false;
 	worker->fences++;
 }
@@ -269,7 +269,7 @@ static void begin_warming(struct worker *worker)
 		return;
 	worker->warming_begun = true;
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		warming_begin(&worker->tenants[i]);
+		warming_begin(worker->tenants[i]);
 }
 
 static void watch_on_fenced(void *context, bool armed, const char *why)
@@ -324,13 +324,6 @@ static void watch_on_mode(void *context, enum store_coherence mode)
 
 /* ---- the worker's side ---------------------------------------------------------------------------------------- */
 
-static int by_tenant_id(const void *a, const void *b)
-{
-	const struct serve_tenant *const *first = a, *const *second = b;
-
-	return strcmp((*first)->tenant->id, (*second)->tenant->id);
-}
-
 int watching_begin(struct worker *worker)
 {
 	const struct store_watcher watcher = {
@@ -341,12 +334,6 @@ int watching_begin(struct worker *worker)
 		.context = worker,
 	};
 
-	worker->by_name = calloc(worker->tenant_count + 1, sizeof(struct serve_tenant *));
-	if (!worker->by_name)
-		return RSHM_E_NOMEM;
-	for (size_t i = 0; i < worker->tenant_count; i++)
-		worker->by_name[i] = &worker->tenants[i];
-	qsort(worker->by_name, worker->tenant_count, sizeof(struct serve_tenant *), by_tenant_id);
 	lease_init(&worker->lease, watching_source(worker), worker->env->options.lease_ms);
 	/* Where there was none before, the first lease ends now: that is since when copies may be stale. */
 	if (watching_source(worker)->lease_until_ms == 0)
@@ -368,7 +355,7 @@ void watching_tick(struct worker *worker, uint64_t now_ms)
 	if (worker->clean)
 		return;
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		clean &= !worker->tenants[i].verify_due && revalidation_is_clean(worker->tenants[i].revalidation);
+		clean &= !worker->tenants[i]->verify_due && revalidation_is_clean(worker->tenants[i]->revalidation);
 	if (!clean || !worker->coherence_known)
 		return;
 	/* A later fence begins a stale limit of its own. */
@@ -398,9 +385,4 @@ void watching_slept(struct worker *worker)
 {
 	fence(worker);
 	verify_all(worker);
-}
-
-void watching_end(struct worker *worker)
-{
-	free(worker->by_name);
 }

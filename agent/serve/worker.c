@@ -23,14 +23,10 @@
 
 #define MAILBOX_LIMIT 65536u
 #define FIGURES_MS 250u
-#define DRAIN_MS 5u        /* between drains while busy */
-#define PUTS_PER_DRAIN 16u /* of each client, sooner than that */
 #define TENANT_QUANTUM (256 << 10)
 #define POLL_NS 5000u /* of inner polling per turn of the loop */
 #define TICK_MS 50u   /* loads, generations */
 #define LOAD_TIMEOUT_MAX_MS 600000u
-#define TAG_EPOCHS_MAX 65536u /* of a tenant, remembered */
-#define TAG_EPOCHS_BYTES (8u << 20)
 
 /* ---- turns -------------------------------------------------------------------------------------------------- */
 
@@ -67,47 +63,12 @@ static bool serve_tenant_turn(struct worker *worker, struct serve_tenant *tenant
 	return busy;
 }
 
-static void drain_on_reclaim(void *context)
-{
-	struct serve_tenant *tenant = context;
-	struct client *any = tenant->clients;
-	uint64_t now_ms = clock_monotonic_ms();
-
-	/* A client's touches fit 64 reads of one thread: soon enough that few are lost, seldom enough not to matter. */
-	if (!any || (now_ms - any->worker->drained_ms < DRAIN_MS &&
-		     ++tenant->puts_undrained < PUTS_PER_DRAIN * any->worker->client_count))
-		return;
-	tenant->puts_undrained = 0;
-	any->worker->drained_ms = now_ms;
-	figures_drain_tenant(tenant);
-}
-
-/* An entry leaves the ring to make room. */
-static void drop_on_reclaim(void *context, const struct rshm_item *item, uint64_t position)
-{
-	struct serve_tenant *tenant = context;
-	uint64_t now_ms = clock_monotonic_ms();
-	bool expired = now_ms >= item->control_b && !tenant->worker->max_age_ms;
-	enum eviction_reason reason = EVICTION_CAPACITY;
-
-	(void)position;
-	if (expired)
-		reason = EVICTION_EXPIRED;
-	else if (hot_is_short_of_memory(tenant->hot))
-		reason = EVICTION_MEMORY_PRESSURE;
-	evictions_record(tenant->evictions, reason,
-			 rshm_entry_bytes(item->key_len, item->metadata_len, item->value_len),
-			 figures_idle_ms(tenant, item->key, item->key_len, now_ms), item->key, item->key_len, now_ms);
-	if (!expired)
-		spilling_keep(tenant, item);
-}
-
 static bool serve_all(struct worker *worker)
 {
 	bool busy = false;
 
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		busy |= serve_tenant_turn(worker, &worker->tenants[(worker->next_tenant + i) % worker->tenant_count]);
+		busy |= serve_tenant_turn(worker, worker->tenants[(worker->next_tenant + i) % worker->tenant_count]);
 	worker->next_tenant++;
 	return busy;
 }
@@ -159,9 +120,9 @@ static void prepare_on_turn(uv_prepare_t *prepare)
 	if (worker->awake_count > 0 && !worker->stopping) {
 		now_ns = clock_monotonic_ns();
 		for (size_t i = 0; i < worker->tenant_count; i++) {
-			struct client *client = worker->tenants[i].clients;
+			struct client *client = worker->tenants[i]->clients;
 
-			for (bool first = true; client && (first || client != worker->tenants[i].clients);
+			for (bool first = true; client && (first || client != worker->tenants[i]->clients);
 			     client = client->next, first = false)
 				if (client->awake)
 					(void)stays_awake(client, now_ns);
@@ -213,11 +174,11 @@ static void figures_on_timer(uv_timer_t *timer)
 	uint32_t tick = worker->figures_tick++;
 
 	for (size_t i = 0; i < worker->tenant_count; i++) {
-		figures_drain_tenant(&worker->tenants[i]);
+		figures_drain_tenant(worker->tenants[i]);
 		if (tick % ticks_per_second != 0)
 			continue;
-		count_rates(&worker->tenants[i]);
-		sweep_clients(&worker->tenants[i]);
+		count_rates(worker->tenants[i]);
+		sweep_clients(worker->tenants[i]);
 	}
 	figures_publish(worker);
 }
@@ -230,10 +191,14 @@ static void tick_on_timer(uv_timer_t *timer)
 	watching_tick(worker, now_ms);
 	loading_tick(worker->loading, now_ms);
 	for (size_t i = 0; i < worker->tenant_count; i++) {
-		space_tick(&worker->tenants[i].space, now_ms);
-		dictionaries_tick(&worker->tenants[i], now_ms);
-		warming_tick(&worker->tenants[i], now_ms);
+		if (worker->tenants[i]->end.done)
+			continue;
+		space_tick(&worker->tenants[i]->space, now_ms);
+		dictionaries_tick(worker->tenants[i], now_ms);
+		warming_tick(worker->tenants[i], now_ms);
 	}
+	if (!worker->stopping)
+		tenants_tick(worker);
 }
 
 /* ---- end ---------------------------------------------------------------------------------------------------- */
@@ -264,9 +229,9 @@ static void spill_on_closed(void *context)
 
 	worker->spill = NULL;
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		warming_save(&worker->tenants[i]);
+		warming_save(worker->tenants[i]);
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		hot_close(worker->tenants[i].hot, worker->keep, hot_on_closed, worker);
+		hot_close(worker->tenants[i]->hot, worker->keep, hot_on_closed, worker);
 	if (worker->tenant_count == 0)
 		mailbox_close(&worker->mailbox, mailbox_on_closed, worker);
 }
@@ -277,7 +242,7 @@ static void store_on_closed(void *context)
 
 	worker->store = NULL;
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		spilling_destroy(&worker->tenants[i]);
+		spilling_destroy(worker->tenants[i]);
 	if (worker->spill)
 		spill_close(worker->spill, spill_on_closed, worker);
 	else
@@ -302,14 +267,14 @@ static void close_all(struct worker *worker)
 	uv_timer_stop(&worker->tick);
 	figures_publish(worker);
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		while (worker->tenants[i].clients)
-			client_drop(worker->tenants[i].clients, NULL);
+		while (worker->tenants[i]->clients)
+			client_drop(worker->tenants[i]->clients, NULL);
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		space_stop(&worker->tenants[i].space);
+		space_stop(&worker->tenants[i]->space);
 	worker->tenants_open = worker->tenant_count;
 	worker->revalidations_open = worker->tenant_count;
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		revalidation_close(worker->tenants[i].revalidation, revalidation_on_closed, worker);
+		revalidation_close(worker->tenants[i]->revalidation, revalidation_on_closed, worker);
 	if (worker->tenant_count == 0)
 		store_close(worker->store, store_on_closed, worker);
 }
@@ -318,7 +283,8 @@ static void drain_on_timer(uv_timer_t *timer)
 {
 	struct worker *worker = timer->data;
 
-	if (worker->operations == 0 || clock_monotonic_ms() >= worker->drain_until_ms)
+	if ((worker->operations == 0 || clock_monotonic_ms() >= worker->drain_until_ms) &&
+	    !tenants_are_ending(worker))
 		close_all(worker);
 }
 
@@ -331,6 +297,8 @@ enum worker_order {
 	ORDER_EVICTION,
 	ORDER_RESET_EVICTIONS,
 	ORDER_DICTIONARY,
+	ORDER_OPEN_TENANT,
+	ORDER_CLOSE_TENANT,
 };
 
 struct order {
@@ -343,6 +311,9 @@ struct order {
 	const struct tenant *tenant;
 	enum hot_policy eviction;
 	struct worker_dictionary_order dictionary;
+	tenant_opened_fn *opened;
+	tenant_closed_fn *closed;
+	void *context;
 };
 
 static void connect_client(struct worker *worker, const struct worker_client *from)
@@ -362,7 +333,7 @@ static void begin_stop(struct worker *worker, const struct order *order)
 		return;
 	worker->stopping = true;
 	for (size_t i = 0; i < worker->tenant_count; i++)
-		warming_stop(&worker->tenants[i]);
+		warming_stop(worker->tenants[i]);
 	worker->keep = order->keep;
 	worker->drain_until_ms = clock_monotonic_ms() + order->drain_ms;
 	uv_timer_start(&worker->drain_timer, drain_on_timer, 0, 5);
@@ -372,6 +343,7 @@ static void order_on_arrival(struct mailbox_message *message)
 {
 	struct order *order = (struct order *)message;
 	struct worker *worker = order->worker;
+	struct serve_tenant *st;
 
 	switch (order->what) {
 	case ORDER_CONNECT:
@@ -381,18 +353,27 @@ static void order_on_arrival(struct mailbox_message *message)
 		begin_stop(worker, order);
 		break;
 	case ORDER_EVICTION:
-		for (size_t i = 0; i < worker->tenant_count; i++)
-			if (worker->tenants[i].tenant == order->tenant)
-				hot_set_policy(worker->tenants[i].hot, order->eviction);
+		st = tenants_find(worker, order->tenant);
+		if (st)
+			hot_set_policy(st->hot, order->eviction);
 		break;
 	case ORDER_DICTIONARY:
-		for (size_t i = 0; i < worker->tenant_count; i++)
-			if (worker->tenants[i].tenant == order->dictionary.tenant)
-				training_order(&worker->tenants[i], &order->dictionary);
+		st = tenants_find(worker, order->dictionary.tenant);
+		if (st)
+			training_order(st, &order->dictionary);
+		break;
+	case ORDER_OPEN_TENANT:
+		order->opened(order->context,
+			      worker->stopping ? RSHM_E_CLOSED : tenants_open(worker, order->tenant, NULL));
+		break;
+	case ORDER_CLOSE_TENANT:
+		st = tenants_find(worker, order->tenant);
+		must(st);
+		tenants_close(st, order->closed, order->context);
 		break;
 	case ORDER_RESET_EVICTIONS:
 		for (size_t i = 0; i < worker->tenant_count; i++)
-			evictions_reset(worker->tenants[i].evictions, clock_monotonic_ms());
+			evictions_reset(worker->tenants[i]->evictions, clock_monotonic_ms());
 		break;
 	case ORDER_SLEPT:
 		if (!worker->closing)
@@ -427,72 +408,21 @@ static const char *adoption_for(const struct worker *worker, const struct tenant
 	return NULL;
 }
 
-static int open_tenant(struct worker *worker, struct serve_tenant *st, const struct tenant *tenant)
-{
-	const struct serve_environment *env = worker->env;
-	struct hot_settings settings = {
-		.tenant = tenant->id,
-		.limit_bytes = tenant->memory_bytes,
-		.policy = tenant->stale_policy,
-		.eviction = tenant->eviction,
-		.negatives_max = tenant->negatives_max,
-		.stale_limit_ms = tenant->stale_limit_ms,
-		.users = tenant->users,
-		.user_count = tenant->user_count,
-		.groups = tenant->groups,
-		.group_count = tenant->group_count,
-	};
-	struct store_name name;
-
-	st->tenant = tenant;
-	st->worker = worker;
-	name = entry_store_name(tenant);
-	st->tag_epochs = tag_epochs_create(TAG_EPOCHS_MAX, TAG_EPOCHS_BYTES);
-	st->evictions = evictions_create(NULL, clock_monotonic_ms());
-	st->accesses = accesses_create();
-	if (!st->tag_epochs || !st->evictions || !st->accesses)
-		return RSHM_E_NOMEM;
-	space_init(&st->space, st, worker->store, env->options.inflight_max);
-	histogram_init(&st->hit_ns);
-	(void)hot_open(env->hot, &settings, &worker->loop, adoption_for(worker, tenant), &st->hot);
-	if (!st->hot)
-		return RSHM_E_NOMEM;
-	hot_set_reclaim_hook(st->hot, drain_on_reclaim, st);
-	hot_set_drop_hook(st->hot, drop_on_reclaim, st);
-	if (spilling_create(st, worker->spill) < 0 || dictionaries_create(st) < 0)
-		return RSHM_E_NOMEM;
-	st->figures = rshm_agent_tenants(env->agent) + worker->tenant_figures_first;
-	return revalidation_create(&worker->loop, st->hot, &st->space.base, &name, worker->index,
-				   watching_source(worker), &worker->max_age_ms, &st->revalidation);
-}
-
-static void begin_tenant_figures(struct serve_tenant *st, size_t index)
-{
-	memset((char *)st->figures + sizeof(st->figures->in_use), 0, sizeof(*st->figures) - sizeof(uint64_t));
-	memcpy(st->figures->name, st->tenant->id, sizeof(st->tenant->id));
-	rshm_store_release(&st->figures->in_use, index + 1);
-}
-
 static int open_tenants(struct worker *worker)
 {
 	const struct serve_environment *env = worker->env;
 	size_t count = tenant_count(env->tenants);
 	int status = RSHM_OK;
 
-	worker->tenants = calloc(count ? count : 1, sizeof(*worker->tenants));
-	if (!worker->tenants)
+	worker->tenants = calloc(env->agent->tenant_capacity, sizeof(*worker->tenants));
+	worker->by_name = calloc(env->agent->tenant_capacity, sizeof(*worker->by_name));
+	if (!worker->tenants || !worker->by_name)
 		return RSHM_E_NOMEM;
 	for (size_t i = 0; i < count && status == RSHM_OK; i++) {
 		const struct tenant *tenant = tenant_at(env->tenants, i);
-		struct serve_tenant *st = &worker->tenants[worker->tenant_count];
 
-		if (tenant->worker != worker->index)
-			continue;
-		must(i < env->agent->tenant_capacity);
-		worker->tenant_figures_first = i;
-		status = open_tenant(worker, st, tenant);
-		begin_tenant_figures(st, i);
-		worker->tenant_count++;
+		if (tenant->worker == worker->index)
+			status = tenants_open(worker, tenant, adoption_for(worker, tenant));
 	}
 	return status;
 }
@@ -556,15 +486,6 @@ static void free_pools(struct worker *worker)
 	}
 }
 
-static void close_tenant(struct serve_tenant *tenant)
-{
-	tag_epochs_destroy(&tenant->tag_epochs);
-	dictionaries_destroy(tenant);
-	evictions_destroy(&tenant->evictions);
-	accesses_destroy(&tenant->accesses);
-	warming_destroy(tenant);
-}
-
 static void *worker_main(void *argument)
 {
 	struct worker *worker = argument;
@@ -584,11 +505,8 @@ static void *worker_main(void *argument)
 		must(uv_loop_close(&worker->loop) == 0);
 		inflight_destroy(&worker->inflight);
 		loading_destroy(&worker->loading);
-		for (size_t i = 0; i < worker->tenant_count; i++)
-			close_tenant(&worker->tenants[i]);
+		tenants_free(worker);
 		free_pools(worker);
-		watching_end(worker);
-		free(worker->tenants);
 	} else {
 		/* The process ends with this error; the half-open loop goes with it. */
 		tell_started(worker, status);
@@ -662,10 +580,14 @@ bool worker_connect(struct worker *worker, const struct worker_client *client)
 bool worker_locate(struct worker *worker, const struct tenant *tenant, char ret_name[RSHM_NAME_MAX],
 		   uint64_t *ret_size)
 {
-	for (size_t i = 0; i < worker->tenant_count; i++)
-		if (worker->tenants[i].tenant == tenant)
-			return hot_locate(worker->tenants[i].hot, ret_name, ret_size);
-	return false;
+	struct serve_tenant *st;
+	bool found;
+
+	pthread_mutex_lock(&worker->lock);
+	st = tenants_find(worker, tenant);
+	found = st && hot_locate(st->hot, ret_name, ret_size);
+	pthread_mutex_unlock(&worker->lock);
+	return found;
 }
 
 void worker_slept(struct worker *worker)
@@ -685,15 +607,14 @@ void worker_report(struct worker *worker, struct worker_report *ret)
 
 bool worker_tenant_report(struct worker *worker, const struct tenant *tenant, struct tenant_report *ret)
 {
-	for (size_t i = 0; i < worker->tenant_count; i++) {
-		if (worker->tenants[i].tenant != tenant)
-			continue;
-		pthread_mutex_lock(&worker->lock);
-		*ret = worker->tenants[i].snapshot;
-		pthread_mutex_unlock(&worker->lock);
-		return true;
-	}
-	return false;
+	const struct serve_tenant *st;
+
+	pthread_mutex_lock(&worker->lock);
+	st = tenants_find(worker, tenant);
+	if (st)
+		*ret = st->snapshot;
+	pthread_mutex_unlock(&worker->lock);
+	return st != NULL;
 }
 
 void worker_reset_evictions(struct worker *worker)
@@ -718,4 +639,18 @@ bool worker_change_dictionary(struct worker *worker, const struct worker_diction
 	struct order post_order = {.what = ORDER_DICTIONARY, .dictionary = *order};
 
 	return post(worker, &post_order);
+}
+
+bool worker_open_tenant(struct worker *worker, const struct tenant *tenant, tenant_opened_fn *opened, void *context)
+{
+	struct order order = {.what = ORDER_OPEN_TENANT, .tenant = tenant, .opened = opened, .context = context};
+
+	return post(worker, &order);
+}
+
+bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, tenant_closed_fn *closed, void *context)
+{
+	struct order order = {.what = ORDER_CLOSE_TENANT, .tenant = tenant, .closed = closed, .context = context};
+
+	return post(worker, &order);
 }

@@ -112,6 +112,10 @@ struct store_request {
 	unsigned char cursor[STORE_CURSOR_MAX]; /* LIST, in and out */
 	size_t cursor_len;
 
+	/* of a layer between caller and store that wants to know of the end (serve/space.c): whom it stands for */
+	store_done_fn *layer_done;
+	void *layer;
+
 	/* the store's, opaque to the caller */
 	struct store_request *next, *prev;
 	void *slot;

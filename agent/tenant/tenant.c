@@ -95,6 +95,7 @@ int tenant_registry_create(const struct tenant_settings *settings, size_t count,
 	for (size_t i = 0; i < count && status == RSHM_OK; i++) {
 		registry->count = i + 1;
 		registry->tenants[i].worker = (uint32_t)(i % workers);
+		registry->tenants[i].place = (uint32_t)i;
 		status = build_tenant(&settings[i], &registry->tenants[i], scratch);
 	}
 	free(scratch);

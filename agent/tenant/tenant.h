@@ -23,6 +23,7 @@ struct tenant {
 	uint32_t number; /* the embedded store's short form */
 	uint32_t shards;
 	uint32_t worker;         /* index of its owner */
+	uint32_t place;          /* of its figures in the agent object */
 	uint64_t memory_bytes;   /* limit of its hot segment; 0 = the agent's total */
 	uint64_t default_ttl_ms; /* 0 = entries do not expire */
 	uint32_t ttl_jitter_percent;
