@@ -31,7 +31,8 @@ struct agent {
 	struct hot_budget budget;
 	struct hot_environment hot;
 	struct hlc hlc;
-	struct embedded_env *embedded; /* NULL with the redis backend */
+	struct embedded_env *embedded;  /* NULL with the redis backend */
+	struct tenant_numbers *numbers; /* of the disk tier; NULL without one */
 	struct tenant_registry *tenants;
 	struct dictionary_registry *dictionaries;
 	struct dictionary_sampler *sampler; /* NULL: off */

@@ -13,6 +13,7 @@
 #include "agent/store/redis/cluster/cluster.h"
 #include "agent/store/redis/redis.h"
 #include "agent/store/spill/spill.h"
+#include "agent/tenant/numbers.h"
 
 #define CLUSTER_SHARDS 64u /* of a tenant on a cluster; another number would look for its entries elsewhere */
 
@@ -35,6 +36,17 @@ static struct embedded_config embedded_settings(const struct config *c)
 	return settings;
 }
 
+static int open_numbers(struct agent *a, char *error, size_t error_len)
+{
+	char path[1200];
+	int status = lifecycle_prepare_dir(a->config->spill.path, error, error_len);
+
+	if (status < 0)
+		return status;
+	snprintf(path, sizeof(path), "%s/tenants", a->config->spill.path);
+	return tenant_numbers_open(path, &a->numbers, error, error_len);
+}
+
 int stores_open(struct agent *a, char *error, size_t error_len)
 {
 	struct embedded_config settings = embedded_settings(a->config);
@@ -43,8 +55,10 @@ int stores_open(struct agent *a, char *error, size_t error_len)
 
 	/* The journal is there with either backend. */
 	status = lifecycle_prepare_dir(a->config->agent.state_dir, error, error_len);
-	if (status < 0 || a->config->agent.backend != CONFIG_BACKEND_EMBEDDED)
+	if (status < 0)
 		return status;
+	if (a->config->agent.backend != CONFIG_BACKEND_EMBEDDED)
+		return a->config->spill.enabled ? open_numbers(a, error, error_len) : RSHM_OK;
 	text_init(&text, error, error_len);
 	return embedded_env_open(&settings, &a->embedded, &text);
 }
@@ -55,14 +69,16 @@ int stores_number_tenants(struct agent *a, char *error, size_t error_len)
 		struct tenant *tenant = tenant_at(a->tenants, i);
 		int status = RSHM_OK;
 
-		tenant->number = 1; /* Redis keys spell the tenant out */
+		tenant->number = 1; /* Redis keys spell the tenant out; the disk tier does not */
 		/* Keys of a shard are one slot; a tenant that has many keeps all masters busy. */
 		tenant->shards = !a->embedded && store_cluster_is_meant(a->config->redis.url) ? CLUSTER_SHARDS : 1;
 		if (a->embedded)
 			status = embedded_env_tenant_number(a->embedded, tenant->id, &tenant->number);
+		else if (a->numbers)
+			status = tenant_numbers_get(a->numbers, tenant->id, &tenant->number);
 		if (status < 0) {
 			snprintf(error, error_len, "tenant \"%s\": %s takes no number for it (status %d)", tenant->id,
-				 a->config->embedded.path, status);
+				 a->embedded ? a->config->embedded.path : a->config->spill.path, status);
 			return status;
 		}
 	}
@@ -204,23 +220,24 @@ int stores_open_spill(void *agent, uint32_t worker, uv_loop_t *loop, struct spil
 	struct agent *a = agent;
 	struct spill_config settings = SPILL_CONFIG_DEFAULTS;
 	struct text text;
-	char path[1200], identity[1200];
-	int status;
+	unsigned char numbers[TENANT_NUMBERS_IDENTITY_BYTES];
+	crypto_generichash_state hash;
+	char path[1200];
 
 	*ret = NULL;
 	if (!a->config->spill.enabled || a->embedded)
 		return RSHM_OK;
-	status = lifecycle_prepare_dir(a->config->spill.path, error, error_len);
-	if (status < 0)
-		return status;
 	snprintf(path, sizeof(path), "%s/%u", a->config->spill.path, worker);
 	settings.path = path;
 	settings.limits.bytes = a->config->spill.max_bytes;
 	settings.keep = a->config->spill.keep;
-	/* Of this backend, and of as many workers: else the folder has other entries under the same names. */
-	snprintf(identity, sizeof(identity), "%u %s", a->config->agent.workers, a->config->redis.url);
-	crypto_generichash(settings.identity, sizeof(settings.identity), (const unsigned char *)identity,
-			   strlen(identity), NULL, 0);
+	/* Of this backend, these numbers, and as many workers: else the folder has other entries under the same names. */
+	tenant_numbers_identity(a->numbers, numbers);
+	crypto_generichash_init(&hash, numbers, sizeof(numbers), sizeof(settings.identity));
+	crypto_generichash_update(&hash, (const unsigned char *)&a->config->agent.workers,
+				  sizeof(a->config->agent.workers));
+	crypto_generichash_update(&hash, (const unsigned char *)a->config->redis.url, strlen(a->config->redis.url));
+	crypto_generichash_final(&hash, settings.identity, sizeof(settings.identity));
 	text_init(&text, error, error_len);
 	return spill_open(&settings, loop, ret, &text);
 }
@@ -228,4 +245,5 @@ int stores_open_spill(void *agent, uint32_t worker, uv_loop_t *loop, struct spil
 void stores_close(struct agent *a)
 {
 	embedded_env_close(&a->embedded);
+	tenant_numbers_close(&a->numbers);
 }
