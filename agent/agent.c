@@ -43,7 +43,8 @@ static int open_presence(struct agent *a, char *error, size_t error_len)
 	int status = object_list_open(a->objects_path, &a->objects, error, error_len);
 
 	if (status == RSHM_OK)
-		status = presence_open(a->objects, c->agent.instance, c->tenancy.max_tenants, c->limits.max_clients,
+		status = presence_open(a->objects, c->agent.instance,
+				       c->tenancy.max_tenants ? c->tenancy.max_tenants : 1, c->limits.max_clients,
 				       &a->presence, error, error_len);
 	if (status < 0)
 		return status;
@@ -64,35 +65,44 @@ static int open_presence(struct agent *a, char *error, size_t error_len)
 
 /* ---- tenants ------------------------------------------------------------------------------------------------ */
 
+static int add_tenant(struct agent *a, const struct config_tenant *t)
+{
+	const struct config *c = a->config;
+	struct tenant_settings settings = {
+		.id = t->name,
+		.users = t->uids,
+		.user_count = t->uids_count,
+		.groups = t->gids,
+		.group_count = t->gids_count,
+		.memory_bytes = t->memory_bytes,
+		.default_ttl_ms = t->default_ttl_seconds * 1000,
+		.stale_limit_ms = c->coherence.stale_limit_ms,
+		.ttl_jitter_percent = c->cache.ttl_jitter_percent,
+		.stale_policy = (enum rshm_policy)t->stale_policy,
+		.write_behind = t->write_mode == CONFIG_WRITE_BEHIND,
+		.eviction = (enum hot_policy)t->eviction_policy,
+		.negatives_max = c->cache.negative_entries_max,
+	};
+	struct tenant *tenant;
+	int status = tenant_create(&settings, &tenant);
+
+	if (status < 0)
+		return status;
+	tenant->worker = (uint32_t)(tenant_count(a->tenants) % a->worker_count);
+	status = tenant_table_add(a->tenants, tenant);
+	if (status < 0)
+		tenant_destroy(&tenant);
+	return status;
+}
+
 static int open_tenants(struct agent *a, char *error, size_t error_len)
 {
 	const struct config *c = a->config;
-	struct tenant_settings *settings = calloc(c->tenants_count + 1, sizeof(*settings));
 	size_t count = c->tenancy.enabled ? c->tenants_count : 1;
-	int status = settings ? RSHM_OK : RSHM_E_NOMEM;
+	int status = tenant_table_create(a->presence.agent->tenant_capacity, &a->tenants);
 
-	for (size_t i = 0; i < count && status == RSHM_OK; i++) {
-		const struct config_tenant *t = &c->tenants[i];
-
-		settings[i] = (struct tenant_settings){
-			.id = t->name,
-			.users = t->uids,
-			.user_count = t->uids_count,
-			.groups = t->gids,
-			.group_count = t->gids_count,
-			.memory_bytes = t->memory_bytes,
-			.default_ttl_ms = t->default_ttl_seconds * 1000,
-			.stale_limit_ms = c->coherence.stale_limit_ms,
-			.ttl_jitter_percent = c->cache.ttl_jitter_percent,
-			.stale_policy = (enum rshm_policy)t->stale_policy,
-			.write_behind = t->write_mode == CONFIG_WRITE_BEHIND,
-			.eviction = (enum hot_policy)t->eviction_policy,
-			.negatives_max = c->cache.negative_entries_max,
-		};
-	}
-	if (status == RSHM_OK)
-		status = tenant_registry_create(settings, count, a->worker_count, &a->tenants);
-	free(settings);
+	for (size_t i = 0; i < count && status == RSHM_OK; i++)
+		status = add_tenant(a, &c->tenants[i]);
 	if (status < 0)
 		snprintf(error, error_len, "no memory for %zu tenants", count);
 	return status == RSHM_OK ? stores_number_tenants(a, error, error_len) : status;
@@ -372,7 +382,7 @@ static void destroy(struct agent **agent, bool keep)
 	dictionary_sampler_destroy(&a->sampler);
 	dictionary_registry_destroy(&a->dictionaries);
 	free(a->client_places);
-	tenant_registry_destroy(&a->tenants);
+	tenant_table_destroy(&a->tenants);
 	stores_close(a);
 	presence_close(&a->presence, a->objects, keep);
 	object_list_close(&a->objects);

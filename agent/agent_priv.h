@@ -33,7 +33,7 @@ struct agent {
 	struct hlc hlc;
 	struct embedded_env *embedded;  /* NULL with the redis backend */
 	struct tenant_numbers *numbers; /* of the disk tier; NULL without one */
-	struct tenant_registry *tenants;
+	struct tenant_table *tenants;
 	struct dictionary_registry *dictionaries;
 	struct dictionary_sampler *sampler; /* NULL: off */
 	struct serve_environment serve;

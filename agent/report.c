@@ -108,7 +108,7 @@ static json_t *tenants_json(struct agent *a)
 		struct tenant_report report;
 		json_t *entry;
 
-		rshm_copy_out(f, &all[i], sizeof(copy)); /* a worker may be writing them */
+		rshm_copy_out(f, &all[tenant->place], sizeof(copy)); /* a worker may be writing them */
 		entry = figures_json(f);
 
 		json_object_set_new(entry, "tenant", json_string(tenant->id));
@@ -151,7 +151,7 @@ static json_t *total_json(struct agent *a)
 	for (size_t i = 0; i < tenant_count(a->tenants); i++) {
 		struct rshm_figures copy;
 
-		rshm_copy_out(&copy, &all[i], sizeof(copy));
+		rshm_copy_out(&copy, &all[tenant_at(a->tenants, i)->place], sizeof(copy));
 		add_figures(&sum, &copy);
 	}
 	for (uint32_t i = 0; i < a->worker_count && hit_ns && report; i++) {

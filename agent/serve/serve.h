@@ -53,7 +53,7 @@ struct serve_options {
 /* Shared by all workers, borrowed for their life. */
 struct serve_environment {
 	struct serve_options options;
-	struct tenant_registry *tenants;
+	struct tenant_table *tenants;
 	const struct hot_environment *hot;
 	struct rshm_agent *agent; /* sources and figures; each figure has one writer */
 	struct hlc *hlc;

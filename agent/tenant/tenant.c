@@ -1,8 +1,8 @@
 /*
- * tenant.c - the registry of tenants.
+ * tenant.c - tenants and the table of them.
  *
- * The members of groups become numbers once, at start: a look-up in the user database may ask the network and must not happen
- * on a loop. What the kernel enforces (the ACL of a segment) and what attach checks are made from the same numbers.
+ * The members of groups become numbers once: a look-up in the user database may ask the network and must not happen on a
+ * loop. What the kernel enforces (the ACL of a segment) and what attach checks are made from the same numbers.
  */
 #include "agent/tenant/tenant.h"
 
@@ -16,9 +16,10 @@
 
 #define LOOKUP_BYTES (1u << 20) /* of a group with many members */
 
-struct tenant_registry {
-	struct tenant *tenants;
-	size_t count;
+struct tenant_table {
+	struct tenant **tenants;
+	bool *places; /* taken */
+	size_t count, capacity;
 };
 
 static int append_id(uid_t **list, size_t *count, uid_t id)
@@ -81,63 +82,105 @@ static int build_tenant(const struct tenant_settings *s, struct tenant *tenant, 
 	return status;
 }
 
-int tenant_registry_create(const struct tenant_settings *settings, size_t count, uint32_t workers,
-			   struct tenant_registry **ret)
+int tenant_create(const struct tenant_settings *settings, struct tenant **ret)
 {
-	struct tenant_registry *registry = calloc(1, sizeof(*registry));
+	struct tenant *tenant = calloc(1, sizeof(*tenant));
 	char *scratch = malloc(2 * LOOKUP_BYTES);
-	int status = RSHM_OK;
+	int status = tenant && scratch ? build_tenant(settings, tenant, scratch) : RSHM_E_NOMEM;
 
-	if (registry)
-		registry->tenants = calloc(count ? count : 1, sizeof(*registry->tenants));
-	if (!scratch || !registry || !registry->tenants)
-		status = RSHM_E_NOMEM;
-	for (size_t i = 0; i < count && status == RSHM_OK; i++) {
-		registry->count = i + 1;
-		registry->tenants[i].worker = (uint32_t)(i % workers);
-		registry->tenants[i].place = (uint32_t)i;
-		status = build_tenant(&settings[i], &registry->tenants[i], scratch);
-	}
 	free(scratch);
 	if (status < 0)
-		tenant_registry_destroy(&registry);
+		tenant_destroy(&tenant);
 	else
-		*ret = registry;
+		*ret = tenant;
 	return status;
 }
 
-void tenant_registry_destroy(struct tenant_registry **registry)
+void tenant_destroy(struct tenant **tenant)
 {
-	struct tenant_registry *r = *registry;
+	struct tenant *t = *tenant;
 
-	*registry = NULL;
-	if (!r)
+	*tenant = NULL;
+	if (!t)
 		return;
-	for (size_t i = 0; i < r->count; i++) {
-		free(r->tenants[i].users);
-		free(r->tenants[i].groups);
-		free(r->tenants[i].members);
+	free(t->users);
+	free(t->groups);
+	free(t->members);
+	free(t);
+}
+
+int tenant_table_create(size_t capacity, struct tenant_table **ret)
+{
+	struct tenant_table *table = calloc(1, sizeof(*table));
+
+	if (!table)
+		return RSHM_E_NOMEM;
+	table->capacity = capacity;
+	table->tenants = calloc(capacity, sizeof(struct tenant *));
+	table->places = calloc(capacity, sizeof(bool));
+	if (!table->tenants || !table->places) {
+		tenant_table_destroy(&table);
+		return RSHM_E_NOMEM;
 	}
-	free(r->tenants);
-	free(r);
+	*ret = table;
+	return RSHM_OK;
 }
 
-size_t tenant_count(const struct tenant_registry *registry)
+void tenant_table_destroy(struct tenant_table **table)
 {
-	return registry->count;
+	struct tenant_table *t = *table;
+
+	*table = NULL;
+	if (!t)
+		return;
+	for (size_t i = 0; i < t->count; i++)
+		tenant_destroy(&t->tenants[i]);
+	free(t->tenants);
+	free(t->places);
+	free(t);
 }
 
-struct tenant *tenant_at(struct tenant_registry *registry, size_t index)
+int tenant_table_add(struct tenant_table *table, struct tenant *tenant)
 {
-	must(index < registry->count);
-	return &registry->tenants[index];
+	uint32_t place = 0;
+
+	if (table->count == table->capacity)
+		return RSHM_E_FULL;
+	while (table->places[place])
+		place++;
+	table->places[place] = true;
+	tenant->place = place;
+	table->tenants[table->count++] = tenant;
+	return RSHM_OK;
 }
 
-struct tenant *tenant_find(struct tenant_registry *registry, const char *id)
+void tenant_table_remove(struct tenant_table *table, struct tenant *tenant)
 {
-	for (size_t i = 0; i < registry->count; i++)
-		if (strcmp(registry->tenants[i].id, id) == 0)
-			return &registry->tenants[i];
+	size_t at = 0;
+
+	while (at < table->count && table->tenants[at] != tenant)
+		at++;
+	must(at < table->count);
+	table->places[tenant->place] = false;
+	table->tenants[at] = table->tenants[--table->count];
+}
+
+size_t tenant_count(const struct tenant_table *table)
+{
+	return table->count;
+}
+
+struct tenant *tenant_at(struct tenant_table *table, size_t index)
+{
+	must(index < table->count);
+	return table->tenants[index];
+}
+
+struct tenant *tenant_find(struct tenant_table *table, const char *id)
+{
+	for (size_t i = 0; i < table->count; i++)
+		if (strcmp(table->tenants[i]->id, id) == 0)
+			return table->tenants[i];
 	return NULL;
 }
 

@@ -1,8 +1,9 @@
 /*
- * tenant.h - who shares what: the tenants of this agent and the users that may use each.
+ * tenant.h - who shares what: the tenants that this agent serves, and the users that may use each.
  *
- * The registry is filled at start from the configuration and does not change while workers run; each tenant belongs to
- * one worker. All functions but tenant_registry_create(): any thread, never block.
+ * Those of the configuration are in the table from start to end; others come when they are first used and go when they are
+ * suspended or deleted. A tenant does not change while it is here, and belongs to one worker. The table is the main
+ * thread's once workers run; a tenant may be read by any thread that was given it. Only tenant_create() blocks.
  */
 #ifndef RIPTIDE_TENANT_H
 #define RIPTIDE_TENANT_H
@@ -18,9 +19,8 @@
 #define TENANT_OVERFLOW_UID 65534u /* what foreign uids read as across user namespaces: refused always */
 
 struct tenant {
-	/* set once */
 	char id[RSHM_TENANT_MAX + 1];
-	uint32_t number; /* the embedded store's short form */
+	uint32_t number; /* short form of the embedded store and the disk tier */
 	uint32_t shards;
 	uint32_t worker;         /* index of its owner */
 	uint32_t place;          /* of its figures in the agent object */
@@ -40,7 +40,7 @@ struct tenant {
 	size_t member_count;
 };
 
-struct tenant_registry;
+struct tenant_table;
 
 /* What the configuration says of one tenant; borrowed. */
 struct tenant_settings {
@@ -58,17 +58,27 @@ struct tenant_settings {
 };
 
 /*
- * Makes the registry; looks the members of the groups up in the user database (may block: start only). `workers` >= 1.
- * RSHM_E_NOMEM.
+ * A tenant of its own; looks the members of its groups up in the user database, which may block. Number, shards, worker and
+ * place are the caller's to set. RSHM_E_NOMEM.
  */
-int tenant_registry_create(const struct tenant_settings *settings, size_t count, uint32_t workers,
-			   struct tenant_registry **ret);
-void tenant_registry_destroy(struct tenant_registry **registry);
+int tenant_create(const struct tenant_settings *settings, struct tenant **ret);
+void tenant_destroy(struct tenant **tenant);
 
-size_t tenant_count(const struct tenant_registry *registry);
-struct tenant *tenant_at(struct tenant_registry *registry, size_t index);
+/* A table for at most `capacity` tenants. RSHM_E_NOMEM. */
+int tenant_table_create(size_t capacity, struct tenant_table **ret);
+/* With all its tenants. */
+void tenant_table_destroy(struct tenant_table **table);
+
+/* Takes the tenant in and gives it a place that no other has. RSHM_E_FULL: the tenant stays the caller's. */
+int tenant_table_add(struct tenant_table *table, struct tenant *tenant);
+/* Gives the tenant back. */
+void tenant_table_remove(struct tenant_table *table, struct tenant *tenant);
+
+size_t tenant_count(const struct tenant_table *table);
+/* Adding and removing changes the order. */
+struct tenant *tenant_at(struct tenant_table *table, size_t index);
 /* NULL: there is none of this id. */
-struct tenant *tenant_find(struct tenant_registry *registry, const char *id);
+struct tenant *tenant_find(struct tenant_table *table, const char *id);
 
 /* May a process of this user and primary group use the tenant? Root may; the overflow uid may not. */
 bool tenant_permits(const struct tenant *tenant, uid_t uid, gid_t gid);

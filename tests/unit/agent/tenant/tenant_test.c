@@ -19,32 +19,57 @@ static const struct tenant_settings settings[] = {
 
 static int setup(void **state)
 {
-	struct tenant_registry *registry;
+	struct tenant_table *table;
 
-	if (tenant_registry_create(settings, 3, 2, &registry) != RSHM_OK)
+	if (tenant_table_create(4, &table) != RSHM_OK)
 		return -1;
-	*state = registry;
+	for (int i = 0; i < 3; i++) {
+		struct tenant *tenant;
+
+		if (tenant_create(&settings[i], &tenant) != RSHM_OK || tenant_table_add(table, tenant) != RSHM_OK)
+			return -1;
+	}
+	*state = table;
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	struct tenant_registry *registry = *state;
+	struct tenant_table *table = *state;
 
-	tenant_registry_destroy(&registry);
-	return registry ? -1 : 0;
+	tenant_table_destroy(&table);
+	return table ? -1 : 0;
 }
 
-static void tenants_are_found_by_id_and_spread_over_workers(void **state)
+static void tenants_are_found_by_id(void **state)
 {
 	assert_int_equal(tenant_count(*state), 3);
 	assert_string_equal(tenant_find(*state, "shop")->id, "shop");
 	assert_null(tenant_find(*state, "sho"));
 	assert_null(tenant_find(*state, ""));
-	assert_int_equal(tenant_at(*state, 0)->worker, 0);
-	assert_int_equal(tenant_at(*state, 1)->worker, 1);
-	assert_int_equal(tenant_at(*state, 2)->worker, 0);
 	assert_int_equal(tenant_find(*state, "default")->default_ttl_ms, 5000);
+}
+
+static void no_two_tenants_have_one_place_whoever_comes_and_goes(void **state)
+{
+	struct tenant *shop = tenant_find(*state, "shop"), *fourth, *fifth;
+	struct tenant_settings more = {.id = "fourth"};
+	uint32_t place = shop->place;
+
+	assert_int_equal(tenant_create(&more, &fourth), RSHM_OK);
+	assert_int_equal(tenant_table_add(*state, fourth), RSHM_OK);
+	more.id = "fifth";
+	assert_int_equal(tenant_create(&more, &fifth), RSHM_OK);
+	assert_int_equal(tenant_table_add(*state, fifth), RSHM_E_FULL);
+	tenant_table_remove(*state, shop);
+	assert_null(tenant_find(*state, "shop"));
+	assert_int_equal(tenant_count(*state), 3);
+	assert_int_equal(tenant_table_add(*state, fifth), RSHM_OK);
+	assert_int_equal(fifth->place, place);
+	for (size_t i = 0; i < 4; i++)
+		for (size_t k = 0; k < i; k++)
+			assert_int_not_equal(tenant_at(*state, i)->place, tenant_at(*state, k)->place);
+	tenant_destroy(&shop);
 }
 
 static void only_named_users_and_groups_may(void **state)
@@ -62,18 +87,19 @@ static void root_may_and_the_overflow_uid_may_not(void **state)
 {
 	const uid_t overflow[] = {TENANT_OVERFLOW_UID};
 	struct tenant_settings careless = {.id = "careless", .users = overflow, .user_count = 1};
-	struct tenant_registry *registry;
+	struct tenant *tenant;
 
 	assert_true(tenant_permits(tenant_find(*state, "shop"), 0, 0));
-	assert_int_equal(tenant_registry_create(&careless, 1, 1, &registry), RSHM_OK);
-	assert_false(tenant_permits(tenant_find(registry, "careless"), TENANT_OVERFLOW_UID, 2001));
-	tenant_registry_destroy(&registry);
+	assert_int_equal(tenant_create(&careless, &tenant), RSHM_OK);
+	assert_false(tenant_permits(tenant, TENANT_OVERFLOW_UID, 2001));
+	tenant_destroy(&tenant);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(tenants_are_found_by_id_and_spread_over_workers, setup, teardown),
+		cmocka_unit_test_setup_teardown(tenants_are_found_by_id, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_two_tenants_have_one_place_whoever_comes_and_goes, setup, teardown),
 		cmocka_unit_test_setup_teardown(only_named_users_and_groups_may, setup, teardown),
 		cmocka_unit_test_setup_teardown(root_may_and_the_overflow_uid_may_not, setup, teardown),
 	};
