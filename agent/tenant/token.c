@@ -27,15 +27,16 @@
 
 #define TOKEN_FORMAT 1
 #define SECRET_BYTES 32u
-#define SECRET_LENGTH 43u /* base64url of them, without padding */
 #define HASH_BYTES 32u
+#define ENCODED_LENGTH 43u /* base64url of either, without padding */
 #define PREFIX "rt_"
 #define PREFIX_LENGTH 3u
 #define ID_ALPHABET "abcdefghijklmnopqrstuvwxyz234567"
 #define ID_TRIES 8
 #define BASE64 sodium_base64_VARIANT_URLSAFE_NO_PADDING
 
-_Static_assert(TOKEN_TEXT_BYTES == PREFIX_LENGTH + TOKEN_ID_LENGTH + 1 + SECRET_LENGTH + 1, "text of a token");
+_Static_assert(TOKEN_TEXT_BYTES == PREFIX_LENGTH + TOKEN_ID_LENGTH + 1 + ENCODED_LENGTH + 1, "text of a token");
+_Static_assert(SECRET_BYTES == HASH_BYTES, "one length of base64url for both");
 _Static_assert(SECRET_BYTES >= crypto_generichash_KEYBYTES_MIN && SECRET_BYTES <= crypto_generichash_KEYBYTES_MAX,
 	       "a secret is a key of BLAKE2b");
 
@@ -165,8 +166,27 @@ static void renew(const struct token_set *set, struct token *token, char ret_tex
 	memcpy(at, token->info.id, TOKEN_ID_LENGTH);
 	at += TOKEN_ID_LENGTH;
 	*at++ = '_';
-	(void)sodium_bin2base64(at, SECRET_LENGTH + 1, secret, sizeof(secret), BASE64);
+	(void)sodium_bin2base64(at, ENCODED_LENGTH + 1, secret, sizeof(secret), BASE64);
 	sodium_memzero(secret, sizeof(secret));
+}
+
+/*
+ * ENCODED_LENGTH characters, in the one form that encoding gives. libsodium's decoder takes some others as well: bytes above
+ * 127 count as '_'.
+ */
+static bool decode(const char *text, unsigned char ret[SECRET_BYTES])
+{
+	char again[ENCODED_LENGTH + 1];
+	size_t bytes;
+	bool right = sodium_base642bin(ret, SECRET_BYTES, text, ENCODED_LENGTH, NULL, &bytes, NULL, BASE64) == 0 &&
+		     bytes == SECRET_BYTES;
+
+	if (right) {
+		(void)sodium_bin2base64(again, sizeof(again), ret, SECRET_BYTES, BASE64);
+		right = sodium_memcmp(again, text, ENCODED_LENGTH) == 0;
+		sodium_memzero(again, sizeof(again));
+	}
+	return right;
 }
 
 static void draw_id(char ret[TOKEN_ID_LENGTH + 1])
@@ -260,8 +280,7 @@ int token_revoke(struct token_set *set, const char *id)
 static bool read_text(const char *text, size_t length, char ret_id[TOKEN_ID_LENGTH + 1],
 		      unsigned char ret_secret[SECRET_BYTES])
 {
-	const char *id, *secret, *end;
-	size_t bytes;
+	const char *id, *secret;
 
 	if (length != TOKEN_TEXT_BYTES - 1)
 		return false;
@@ -272,8 +291,7 @@ static bool read_text(const char *text, size_t length, char ret_id[TOKEN_ID_LENG
 	for (size_t i = 0; i < TOKEN_ID_LENGTH; i++)
 		if (id[i] == '\0' || !strchr(ID_ALPHABET, id[i]))
 			return false;
-	if (sodium_base642bin(ret_secret, SECRET_BYTES, secret, SECRET_LENGTH, NULL, &bytes, &end, BASE64) != 0 ||
-	    bytes != SECRET_BYTES || end != secret + SECRET_LENGTH)
+	if (!decode(secret, ret_secret))
 		return false;
 	memcpy(ret_id, id, TOKEN_ID_LENGTH);
 	ret_id[TOKEN_ID_LENGTH] = '\0';
@@ -325,7 +343,7 @@ int token_verify(const struct token_set *set, const void *text, size_t length, u
 
 static json_t *hash_to_json(const unsigned char hash[HASH_BYTES])
 {
-	char text[SECRET_LENGTH + 1];
+	char text[ENCODED_LENGTH + 1];
 
 	return json_string(sodium_bin2base64(text, sizeof(text), hash, HASH_BYTES, BASE64));
 }
@@ -360,16 +378,6 @@ json_t *token_set_to_json(const struct token_set *set)
 		    : NULL;
 }
 
-static bool hash_from_text(const char *text, size_t length, unsigned char ret[HASH_BYTES])
-{
-	const char *end;
-	size_t bytes;
-
-	return length == SECRET_LENGTH &&
-	       sodium_base642bin(ret, HASH_BYTES, text, length, NULL, &bytes, &end, BASE64) == 0 &&
-	       bytes == HASH_BYTES && end == text + length;
-}
-
 static bool is_id(const char *id)
 {
 	return strlen(id) == TOKEN_ID_LENGTH && strspn(id, ID_ALPHABET) == TOKEN_ID_LENGTH;
@@ -392,11 +400,12 @@ static bool token_from_json(json_t *row, struct token *ret)
 				       .grace_until_ms = (uint64_t)grace_until_ms,
 				       .revoked = revoked != 0}};
 	if (!is_id(id) || !is_label(label) || !token_role_parse(role, &ret->info.role) || created_ms < 0 ||
-	    (expires_ms != 0 && expires_ms <= created_ms) || !hash_from_text(hash, hash_length, ret->hash))
+	    (expires_ms != 0 && expires_ms <= created_ms) || hash_length != ENCODED_LENGTH ||
+	    !decode(hash, ret->hash))
 		return false;
 	/* Both or neither, and none that a revoked token could still be used by. */
 	if ((previous != NULL) != (grace_until_ms > 0) || grace_until_ms < 0 || (previous && revoked) ||
-	    (previous && !hash_from_text(previous, previous_length, ret->previous)))
+	    (previous && (previous_length != ENCODED_LENGTH || !decode(previous, ret->previous))))
 		return false;
 	strcpy(ret->info.id, id);
 	strcpy(ret->info.label, label);
