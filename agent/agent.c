@@ -227,6 +227,22 @@ static int start_workers(struct agent *a, char *error, size_t error_len)
 
 /* ---- control plane ------------------------------------------------------------------------------------------ */
 
+static int open_audit(struct agent *a, char *error, size_t error_len)
+{
+	const struct config *c = a->config;
+	char folder[1100];
+	struct audit_options options = {
+		.folder = folder,
+		.retention_days = c->security.audit_retention_days,
+		.to_log = c->security.audit_to_log,
+	};
+
+	if (!c->security.enable_audit_logging)
+		return RSHM_OK;
+	snprintf(folder, sizeof(folder), "%s/audit", c->agent.state_dir);
+	return audit_open(&options, clock_realtime_ms(), &a->audit, error, error_len);
+}
+
 static int open_control(struct agent *a, char *error, size_t error_len)
 {
 	const struct config *c = a->config;
@@ -244,6 +260,7 @@ static int open_control(struct agent *a, char *error, size_t error_len)
 		.channels_per_uid = c->limits.channels_per_uid,
 		.clients = c->limits.max_clients,
 		.attaches_per_second_per_uid = c->limits.attaches_per_second_per_uid,
+		.audit = a->audit,
 	};
 	struct control_hooks hooks = {
 		.context = a,
@@ -294,8 +311,10 @@ static void beat_on_timer(uv_timer_t *timer)
 		for (uint32_t i = 0; i < a->worker_count; i++)
 			worker_slept(a->workers[i]);
 	}
-	if (++a->beats % 4 == 0)
+	if (++a->beats % 4 == 0) {
 		lifecycle_notify_watchdog();
+		audit_tick(a->audit, clock_realtime_ms());
+	}
 }
 
 /* ---- end ---------------------------------------------------------------------------------------------------- */
@@ -378,6 +397,7 @@ static void destroy(struct agent **agent, bool keep)
 	*agent = NULL;
 	if (a->loop_open)
 		must(uv_loop_close(&a->loop) == 0);
+	audit_close(&a->audit, clock_realtime_ms());
 	free(a->workers);
 	dictionary_sampler_destroy(&a->sampler);
 	dictionary_registry_destroy(&a->dictionaries);
@@ -435,7 +455,8 @@ static int prepare(struct agent *a, char *error, size_t error_len)
 	a->client_places = calloc(a->client_place_count, sizeof(bool));
 	raise_limits();
 	signal(SIGPIPE, SIG_IGN);
-	signal(SIGHUP, SIG_IGN); /* until there is something to reload */
+	signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error, not the end */
+	signal(SIGHUP, SIG_IGN);  /* until there is something to reload */
 	hlc_init(&a->hlc, 0);
 	return a->client_places ? RSHM_OK : RSHM_E_NOMEM;
 }
@@ -464,8 +485,10 @@ static int bring_up(struct agent *a, char *error, size_t error_len)
 		uv_signal_start(&a->on_term, stop_on_signal, SIGTERM);
 		uv_signal_start(&a->on_int, stop_on_signal, SIGINT);
 		uv_signal_start(&a->on_hup, reload_on_signal, SIGHUP);
-		status = open_control(a, error, error_len);
+		status = open_audit(a, error, error_len);
 	}
+	if (status == RSHM_OK)
+		status = open_control(a, error, error_len);
 	return status;
 }
 

@@ -8,6 +8,7 @@
 #include "agent/agent.h"
 #include "agent/base/hlc.h"
 #include "agent/base/mailbox.h"
+#include "agent/control/audit.h"
 #include "agent/control/control.h"
 #include "agent/presence.h"
 #include "agent/serve/serve.h"
@@ -45,6 +46,7 @@ struct agent {
 	bool loop_open;
 	struct presence presence;
 	struct control *control;
+	struct audit *audit; /* NULL: off */
 	struct mailbox mailbox;
 	uv_timer_t beat;
 	uv_signal_t on_term, on_int, on_hup;

@@ -149,6 +149,10 @@ struct config {
 		uint64_t target_cache_access_ms, slow_threshold_ms;
 		bool enable_slow_log;
 	} performance;
+	struct {
+		bool enable_audit_logging, audit_to_log;
+		uint32_t audit_retention_days;
+	} security;
 
 	struct config_tenant *tenants; /* "default" first, the others by name */
 	size_t tenants_count;

@@ -280,6 +280,16 @@ static const struct config_option options[] = {
 	 .environment = "PERF_SLOW_THRESHOLD_MS", .help = "Requests that took longer are written to the log."},
 	{FIELD(performance, enable_slow_log), .type = CONFIG_BOOL, .initial = "true",
 	 .environment = "PERF_ENABLE_SLOW_LOG", .help = "Whether slow requests are written to the log."},
+
+	{FIELD(security, enable_audit_logging), .type = CONFIG_BOOL, .initial = "true",
+	 .environment = "SECURITY_ENABLE_AUDIT_LOGGING",
+	 .help = "Note who attached, who was refused and what operators did: a line each, in a file a day of the folder "
+		 "\"audit\" in agent.state_dir. riptidectl audit shows the last ones."},
+	{FIELD(security, audit_retention_days), .type = CONFIG_COUNT, .initial = "30", RANGE(1, 3650),
+	 .environment = "SECURITY_AUDIT_RETENTION_DAYS",
+	 .help = "Files of days before that are removed. Today's comes on top."},
+	{FIELD(security, audit_to_log), .type = CONFIG_BOOL, .initial = "false",
+	 .help = "Write the same to the log too, at level info, from where the journal can send it elsewhere."},
 };
 
 static const struct config_option tenant_options[] = {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "agent/agent_priv.h"
+#include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/lifecycle.h"
 
@@ -73,14 +74,22 @@ void reload_hook(void *agent, control_text_fn *done, void *done_context)
 	json_decref(changes);
 }
 
-static void tell_nobody(void *context, int status, const char *json)
+static void tell_audit(void *context, int status, const char *json)
 {
-	(void)context;
-	(void)status;
-	(void)json;
+	struct agent *a = context;
+	struct audit_event event = {
+		.wall_ms = clock_realtime_ms(),
+		.by_nobody = true, /* a signal's sender is not known */
+		.what = "reload",
+		.on = "SIGHUP",
+		.detail = status < 0 ? json : NULL,
+		.status = status,
+	};
+
+	audit_write(a->audit, &event);
 }
 
 void reload_now(struct agent *agent)
 {
-	reload_hook(agent, tell_nobody, NULL);
+	reload_hook(agent, tell_audit, agent);
 }

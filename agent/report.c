@@ -334,19 +334,29 @@ static json_t *control_json(struct agent *a)
 			 number(f.channels_open));
 }
 
+static json_t *audit_json(struct agent *a)
+{
+	struct audit_figures f = {0};
+
+	if (a->audit)
+		audit_figures(a->audit, &f);
+	return json_pack("{s:b s:I s:I s:I}", "enabled", a->audit != NULL, "written", number(f.written), "lost",
+			 number(f.lost), "suppressed", number(f.suppressed));
+}
+
 static json_t *status_json(struct agent *a)
 {
 	struct worker_report first;
 
 	worker_report(a->workers[0], &first);
-	return json_pack("{s:s s:s s:i s:I s:I s:i s:o s:o s:{s:I s:I} s:o s:o s:o s:o}", "version",
+	return json_pack("{s:s s:s s:i s:I s:I s:i s:o s:o s:{s:I s:I} s:o s:o s:o s:o s:o}", "version",
 			 a->presence.agent->program_version, "instance", a->config->agent.instance, "pid",
 			 (int)getpid(), "uptime_ms", number(clock_monotonic_ms() - a->started_ms), "adoptions",
 			 number(a->presence.agent->restarts), "workers_count", (int)a->worker_count, "backend",
 			 backend_json(&first.store), "coherence", coherence_json(a), "memory", "used_bytes",
 			 number(__atomic_load_n(&a->budget.used, __ATOMIC_RELAXED)), "total_bytes",
-			 number(a->budget.total), "control", control_json(a), "workers", workers_json(a), "total",
-			 total_json(a), "tenants", tenants_json(a));
+			 number(a->budget.total), "control", control_json(a), "audit", audit_json(a), "workers",
+			 workers_json(a), "total", total_json(a), "tenants", tenants_json(a));
 }
 
 void report_hook(void *agent, uint16_t op, control_text_fn *done, void *done_context)

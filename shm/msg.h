@@ -91,6 +91,7 @@ enum rshm_control_op {
 	RSHM_CONTROL_DICT_SHOW = 209,  /* DICTIONARY_ID */
 	RSHM_CONTROL_DICT_DROP = 210,  /* DICTIONARY_ID */
 	RSHM_CONTROL_EVICTIONS_RESET = 211,
+	RSHM_CONTROL_AUDIT = 212, /* the last LINES of the audit log; from the same */
 };
 
 /* Tags of control messages: {u16 tag, u32 length, value}, integers little-endian of exactly their size. */
@@ -114,6 +115,7 @@ enum rshm_tag {
 	RSHM_TAG_CHANNEL_ID = 17,     /* u64, the agent's number of this channel */
 	RSHM_TAG_CONTENT_TYPE = 18,   /* text, of values; may be empty: those that have none */
 	RSHM_TAG_DICTIONARY_ID = 19,  /* u32 */
+	RSHM_TAG_LINES = 20,          /* u32 */
 };
 
 /* What travels before every control body. Little-endian; 16 bytes. */

@@ -176,6 +176,7 @@ static void welcome(struct connection *connection, const struct rshm_control_hea
 		return;
 	}
 	control->figures.attaches++;
+	event_of_request(control, &connection->peer, header->op, &connection->object, RSHM_OK, NULL);
 	rshm_tlv_begin(&writer, bytes, capacity, header->op, RSHM_OK, header->request_id);
 	write_welcome(control, attached, text, ticket, channel_id, &writer);
 	answer_written(connection, &writer);
@@ -231,6 +232,13 @@ static void ask_hook(struct connection *connection, const struct rshm_control_he
 	control->hooks.attach(control->hooks.context, &attach, attach_on_done, r);
 }
 
+static void name_object(struct event_object *object, const struct wish *wish)
+{
+	snprintf(object->tenant, sizeof(object->tenant), "%s", wish->tenant);
+	if (wish->program[0] != '\0')
+		snprintf(object->about, sizeof(object->about), "program %s", wish->program);
+}
+
 void attach_begin(struct connection *connection, const struct rshm_control_header *header,
 		  struct rshm_tlv_reader *reader)
 {
@@ -242,6 +250,7 @@ void attach_begin(struct connection *connection, const struct rshm_control_heade
 	uint16_t tag = 0;
 	int status = decode(reader, &wish, &tag);
 
+	name_object(&connection->object, &wish);
 	if (status < 0) {
 		snprintf(text, sizeof(text), "tag %u is given twice, or has a value that it cannot have", tag);
 		control->figures.malformed++;

@@ -17,6 +17,7 @@
 
 #include "shm/msg.h"
 
+struct audit;
 struct control;
 
 /* Who is at the other end, as the kernel says. */
@@ -97,6 +98,7 @@ struct control_options {
 	uint32_t channels_per_uid; /* counted from accepted attach to control_channel_closed() */
 	uint32_t clients;          /* channels in all */
 	uint32_t attaches_per_second_per_uid;
+	struct audit *audit; /* borrowed until closed; NULL: no audit log is kept */
 };
 
 /*

@@ -13,6 +13,7 @@
 
 #include "agent/base/log.h"
 #include "agent/base/mailbox.h"
+#include "agent/control/audit.h"
 #include "agent/control/control.h"
 #include "agent/control/sp.h"
 #include "agent/control/users.h"
@@ -26,6 +27,25 @@
 struct request;
 struct ticket;
 struct ring;
+
+/* ---- events.c: what the audit log is told --------------------------------------------------------------------- */
+
+#define EVENT_ABOUT_BYTES 96u
+
+/* What a request is about, as far as it could be read; texts of the peer, empty if there is none. */
+struct event_object {
+	char tenant[RSHM_TENANT_MAX + 1];
+	char about[EVENT_ABOUT_BYTES];
+};
+
+/* The outcome of a request, if it is one to be told. `detail` may be NULL. */
+void event_of_request(struct control *control, const struct control_peer *peer, uint16_t op,
+		      const struct event_object *object, int status, const char *detail);
+/* A connection that was not let in, or was closed by us. */
+void event_of_connection(struct control *control, const struct control_peer *peer, const char *what, int status,
+			 const char *detail);
+/* Root, or the agent's own user. */
+bool peer_is_operator(const struct control_peer *peer);
 
 /* ---- connection.c: one peer of the control socket ------------------------------------------------------------ */
 
@@ -45,7 +65,8 @@ struct connection {
 	struct connection *next, *previous;
 	struct user *user;
 	struct request *request; /* being served */
-	bool in_nng;             /* an nng thread has it; it comes back through the mailbox */
+	struct event_object object;
+	bool in_nng; /* an nng thread has it; it comes back through the mailbox */
 	/* under lock: nobody submits once it is closing */
 	pthread_mutex_t lock;
 	bool closing;
@@ -109,6 +130,7 @@ struct request {
 	uint64_t deadline_ms;
 	uint32_t id;
 	uint16_t op;
+	struct event_object object;
 	/* of an attach */
 	bool clock_differs;
 	void (*release)(void *context, void *binding);
@@ -126,7 +148,7 @@ struct request *request_begin(struct connection *connection, const struct rshm_c
 /* The hook has answered: the connection to answer on, or NULL if that is too late. `request` is freed. */
 struct connection *request_end(struct request *request);
 void answer_status(struct connection *connection, uint16_t op, uint32_t id, int status, const char *text);
-/* Logs, counts nothing, answers. */
+/* Logs, tells the audit log, counts nothing, answers. */
 __attribute__((format(printf, 4, 5))) void answer_refusal(struct connection *connection,
 							  const struct rshm_control_header *header, int status,
 							  const char *format, ...);

@@ -24,6 +24,8 @@
 
 #define TAG_BYTES 6u
 #define TEXT_MAX 512u
+#define AUDIT_LINES 20u               /* if a request does not say how many */
+#define AUDIT_READ_BYTES (256u << 10) /* of files, on the main loop */
 
 /* ---- answers ------------------------------------------------------------------------------------------------- */
 
@@ -72,6 +74,7 @@ void answer_refusal(struct connection *connection, const struct rshm_control_hea
 	log_limited(&limit, LOG_LEVEL_WARN, "control", "request %u of uid %u, process %d refused (%d): %s",
 		    (unsigned int)header->op, (unsigned int)connection->peer.uid, (int)connection->peer.pid, status,
 		    text);
+	event_of_request(connection->control, &connection->peer, header->op, &connection->object, status, text);
 	answer_status(connection, header->op, header->request_id, status, text);
 }
 
@@ -92,6 +95,7 @@ struct request *request_begin(struct connection *connection, const struct rshm_c
 	r->control = control;
 	r->connection = connection;
 	r->peer = connection->peer;
+	r->object = connection->object;
 	r->op = header->op;
 	r->id = header->request_id;
 	r->deadline_ms = clock_monotonic_ms() + control->options.request_timeout_ms;
@@ -168,9 +172,14 @@ static void text_on_done(void *context, int status, const char *json)
 {
 	struct request *r = context;
 	struct rshm_control_header header = {.op = r->op, .request_id = r->id};
-	struct connection *connection = request_end(r);
+	struct connection *connection = r->connection;
 	size_t length = json != NULL ? strlen(json) : 0, limit;
 
+	/* A refusal is told where it is answered. */
+	if (r->control != NULL && (status >= 0 || connection == NULL))
+		event_of_request(r->control, &r->peer, r->op, &r->object, status,
+				 connection == NULL ? "when nobody waited for the answer any more" : NULL);
+	(void)request_end(r);
 	if (connection == NULL)
 		return;
 	limit = connection->control->options.message_bytes;
@@ -195,7 +204,7 @@ static void report_begin(struct connection *connection, const struct rshm_contro
 /* What changes the agent is for its own user and root. False: refused. */
 static bool admit_operator(struct connection *connection, const struct rshm_control_header *header, const char *what)
 {
-	if (connection->peer.uid == 0 || connection->peer.uid == geteuid())
+	if (peer_is_operator(&connection->peer))
 		return true;
 	answer_refusal(connection, header, RSHM_E_DENIED,
 		       "only root and the agent's own user (uid %u) may %s, not uid %u", (unsigned int)geteuid(),
@@ -241,6 +250,15 @@ static bool read_dictionary_tags(struct rshm_tlv_reader *reader, struct dictiona
 	return right;
 }
 
+static void name_dictionary(struct event_object *object, const struct dictionary_tags *tags)
+{
+	snprintf(object->tenant, sizeof(object->tenant), "%s", tags->tenant);
+	if (tags->has_id)
+		snprintf(object->about, sizeof(object->about), "dictionary %u", tags->id);
+	else if (tags->has_type)
+		snprintf(object->about, sizeof(object->about), "content type %s", tags->content_type);
+}
+
 static void dictionary_begin(struct connection *connection, const struct rshm_control_header *header,
 			     struct rshm_tlv_reader *reader)
 {
@@ -248,10 +266,12 @@ static void dictionary_begin(struct connection *connection, const struct rshm_co
 	struct control_dictionary asked = {.op = header->op};
 	struct dictionary_tags tags;
 	struct request *r;
+	bool right = read_dictionary_tags(reader, &tags);
 
+	name_dictionary(&connection->object, &tags);
 	if (!admit_operator(connection, header, "ask about dictionaries"))
 		return;
-	if (!read_dictionary_tags(reader, &tags) || tags.tenant[0] == '\0' ||
+	if (!right || tags.tenant[0] == '\0' ||
 	    (!tags.has_id && (header->op == RSHM_CONTROL_DICT_SHOW || header->op == RSHM_CONTROL_DICT_DROP))) {
 		answer_refusal(
 			connection, header, RSHM_E_INVALID,
@@ -269,6 +289,44 @@ static void dictionary_begin(struct connection *connection, const struct rshm_co
 	asked.content_type = tags.has_type ? tags.content_type : NULL;
 	asked.id = tags.id;
 	hooks->dictionary(hooks->context, &asked, text_on_done, r);
+}
+
+/* ---- the audit log ------------------------------------------------------------------------------------------- */
+
+static void audit_begin(struct connection *connection, const struct rshm_control_header *header,
+			struct rshm_tlv_reader *reader)
+{
+	struct control *control = connection->control;
+	uint32_t lines = AUDIT_LINES;
+	struct rshm_tlv tlv;
+	bool right = true;
+	struct request *r;
+	char *json = NULL;
+	size_t bytes_max = control->options.message_bytes / 2;
+	int status;
+
+	while (right && rshm_tlv_next(reader, &tlv) > 0)
+		if (tlv.tag == RSHM_TAG_LINES)
+			right = rshm_tlv_get_u32(&tlv, &lines);
+	if (!admit_operator(connection, header, "read the audit log"))
+		return;
+	if (!right || lines == 0 || lines > AUDIT_TAIL_MAX) {
+		answer_refusal(connection, header, RSHM_E_INVALID, "1 to %u lines of the audit log can be asked for",
+			       AUDIT_TAIL_MAX);
+		return;
+	}
+	if (control->options.audit == NULL) {
+		answer_refusal(connection, header, RSHM_E_UNSUPPORTED,
+			       "this agent keeps no audit log; see security.enable_audit_logging");
+		return;
+	}
+	r = request_begin(connection, header);
+	if (r == NULL)
+		return;
+	status = audit_tail(control->options.audit, lines,
+			    bytes_max < AUDIT_READ_BYTES ? bytes_max : AUDIT_READ_BYTES, &json);
+	text_on_done(r, status, status < 0 ? "the audit log cannot be read" : json);
+	free(json);
 }
 
 /* ---- dispatch ------------------------------------------------------------------------------------------------ */
@@ -297,6 +355,7 @@ static void refuse_undecodable(struct connection *connection, int status)
 		log_limited(&limit, LOG_LEVEL_WARN, "control",
 			    "connection of uid %u, process %d closed: %zu bytes that are no control message",
 			    (unsigned int)connection->peer.uid, (int)connection->peer.pid, connection->body_length);
+		event_of_connection(control, &connection->peer, "connection", status, "no control message");
 		listener_drop(control, connection);
 	} else if (status == RSHM_E_UNSUPPORTED) {
 		answer_refusal(connection, &header, status,
@@ -326,6 +385,7 @@ void dispatch_message(struct connection *connection)
 	struct rshm_tlv_reader reader;
 	int status = rshm_tlv_open(&reader, connection->body, connection->body_length, &header);
 
+	connection->object = (struct event_object){.tenant = ""};
 	if (status < 0) {
 		refuse_undecodable(connection, status);
 		return;
@@ -361,6 +421,9 @@ void dispatch_message(struct connection *connection)
 	case RSHM_CONTROL_DICT_SHOW:
 	case RSHM_CONTROL_DICT_DROP:
 		dictionary_begin(connection, &header, &reader);
+		break;
+	case RSHM_CONTROL_AUDIT:
+		audit_begin(connection, &header, &reader);
 		break;
 	default:
 		answer_refusal(connection, &header, RSHM_E_UNSUPPORTED,

@@ -224,6 +224,7 @@ static void ring_refuse(struct ring *r, int status, const char *why)
 
 	log_limited(&limit, LOG_LEVEL_WARN, "control", "doorbell: uid %u, process %d refused (%d): %s",
 		    (unsigned int)r->peer.uid, (int)r->peer.pid, status, why);
+	event_of_connection(r->control, &r->peer, "doorbell", status, why);
 	tell_and_close(ring_take_fd(r), status);
 }
 
@@ -329,6 +330,7 @@ static void doorbell_welcome(struct control *control, int fd)
 	control->figures.refused_connections++;
 	log_limited(&limit, LOG_LEVEL_WARN, "control", "doorbell: uid %u, process %d refused: %s",
 		    (unsigned int)peer.uid, (int)peer.pid, obstacle);
+	event_of_connection(control, &peer, "doorbell", RSHM_E_AGAIN, obstacle);
 	if (user != NULL)
 		users_put(&control->users, user);
 	tell_and_close(fd, RSHM_E_AGAIN);

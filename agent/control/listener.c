@@ -92,6 +92,7 @@ static void refuse_connection(struct control *control, const struct control_peer
 	control->figures.refused_connections++;
 	log_limited(&limit, LOG_LEVEL_WARN, "control", "connection of uid %u, process %d refused: %s",
 		    (unsigned int)peer->uid, (int)peer->pid, why);
+	event_of_connection(control, peer, "connection", RSHM_E_AGAIN, why);
 }
 
 /* Why not, or NULL. */
@@ -198,6 +199,7 @@ static void account_end(struct control *control, const struct connection *c)
 	}
 	log_limited(&limit, LOG_LEVEL_WARN, "control", "connection of uid %u, process %d closed: the peer %s",
 		    (unsigned int)c->peer.uid, (int)c->peer.pid, what);
+	event_of_connection(control, &c->peer, "connection", c->end_status, what);
 }
 
 static void connection_on_arrival(struct mailbox_message *message)

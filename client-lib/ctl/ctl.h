@@ -48,11 +48,13 @@ enum ctl_option {
 	CTL_IF_PRESENT = 1 << 14,
 	CTL_IF_VERSION = 1 << 15,
 	CTL_BEHIND = 1 << 16,
+	CTL_TAIL = 1 << 17,
 };
 
 struct ctl {
 	const char *socket, *tenant, *token_file;
 	uint32_t timeout_ms, watch_ms, count, frames; /* 0: without end */
+	uint32_t tail;
 	uint64_t ttl_ms, if_version;
 	unsigned int given; /* enum ctl_option */
 	bool json, colour, to_terminal;
@@ -135,6 +137,7 @@ int ctl_status(struct ctl *ctl);
 int ctl_clients(struct ctl *ctl);
 int ctl_reload(struct ctl *ctl);
 int ctl_evictions(struct ctl *ctl);
+int ctl_audit(struct ctl *ctl);
 int ctl_dict(struct ctl *ctl);
 int ctl_top(struct ctl *ctl);
 

@@ -77,6 +77,9 @@ static const struct command commands[] = {
 	 "  --type TYPE     content type to train for; \"\": values without one. May be left out if there is only one\n"
 	 "  show ID         one of them\n"
 	 "  drop ID         nothing more is written with it; kept in the backend for ever, since entries may need it\n"},
+	{"audit", ctl_audit, 0, 0, CTL_TAIL | CTL_WATCH | CTL_FRAMES, "audit [--tail N]",
+	 "The last lines of the audit log: who attached, who was refused, what operators did. For the agent's user and root.\n"
+	 "  --tail N        how many, 1 to 1000 (default 20)\n"},
 	{"reload", ctl_reload, 0, 0, 0, "reload",
 	 "The agent reads its configuration again. For the agent's user and root. Exit status 1: refused, nothing changed.\n"},
 };

@@ -11,6 +11,8 @@
 #define TIMEOUT_MS_MAX 3600000u
 #define PINGS 10u
 #define PINGS_MAX 100000u
+#define TAIL 20u
+#define TAIL_MAX 1000u
 #define WATCH_MS 2000u
 #define WATCH_MS_LEAST 100u
 #define WATCH_MS_MAX 86400000u
@@ -28,8 +30,9 @@ enum {
 
 /* Of the bits of enum ctl_option, in their order. */
 static const char *const names[] = {
-	"--raw",   "--hex",  "--meta",   "--file", "--ttl",       "--content-type", "--tag",        "-c",       "-n",
-	"--watch", "--sort", "--prefix", "--yes",  "--if-absent", "--if-present",   "--if-version", "--behind",
+	"--raw", "--hex",       "--meta",       "--file",       "--ttl",    "--content-type",
+	"--tag", "-c",          "-n",           "--watch",      "--sort",   "--prefix",
+	"--yes", "--if-absent", "--if-present", "--if-version", "--behind", "--tail",
 };
 
 #define OPTION(option) (OPTION_FIRST_OF_COMMANDS + __builtin_ctz(option))
@@ -59,6 +62,7 @@ static const struct option long_options[] = {
 	{"if-present", no_argument, NULL, OPTION(CTL_IF_PRESENT)},
 	{"if-version", required_argument, NULL, OPTION(CTL_IF_VERSION)},
 	{"behind", no_argument, NULL, OPTION(CTL_BEHIND)},
+	{"tail", required_argument, NULL, OPTION(CTL_TAIL)},
 	{NULL, 0, NULL, 0},
 };
 
@@ -172,6 +176,8 @@ static int take_command_option(struct ctl *ctl, unsigned int bit)
 		return take_number("-c", optarg, 1, PINGS_MAX, &ctl->count);
 	case CTL_FRAMES:
 		return take_number("-n", optarg, 1, CTL_FRAMES_MAX, &ctl->frames);
+	case CTL_TAIL:
+		return take_number("--tail", optarg, 1, TAIL_MAX, &ctl->tail);
 	case CTL_WATCH:
 		return take_watch(optarg, &ctl->watch_ms);
 	case CTL_SORT:
@@ -246,6 +252,7 @@ int ctl_parse(struct ctl *ctl, int argc, char **argv, int *ret_mode)
 		.timeout_ms = TIMEOUT_MS,
 		.watch_ms = WATCH_MS,
 		.count = PINGS,
+		.tail = TAIL,
 		.sort = 'h',
 		.to_terminal = isatty(STDOUT_FILENO),
 	};

@@ -4,6 +4,8 @@
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
 
+#include "agent/control/audit.h"
+
 /* ---- requests ------------------------------------------------------------------------------------------------ */
 
 static void ping_and_detach_are_answered(void **state)
@@ -143,6 +145,69 @@ static int reload_is_denied(struct plane *p, void *context)
 			       peer_op(fd, RSHM_CONTROL_PING) == RSHM_OK
 		       ? 0
 		       : 1;
+}
+
+static void remove_files(const char *folder)
+{
+	DIR *open_folder = opendir(folder);
+	const struct dirent *entry;
+
+	assert_non_null(open_folder);
+	while ((entry = readdir(open_folder)) != NULL)
+		if (entry->d_name[0] != '.')
+			assert_int_equal(unlinkat(dirfd(open_folder), entry->d_name, 0), 0);
+	closedir(open_folder);
+	assert_int_equal(rmdir(folder), 0);
+}
+
+static int the_audit_log_is_denied(struct plane *p, void *context)
+{
+	int fd = peer_connect(p->control_path);
+
+	(void)context;
+	return fd >= 0 && peer_hello(fd) && peer_op(fd, RSHM_CONTROL_AUDIT) == RSHM_E_DENIED ? 0 : 1;
+}
+
+static int ask_for_lines(int fd, uint32_t lines)
+{
+	unsigned char message[64];
+	struct rshm_tlv_writer writer;
+
+	rshm_tlv_begin(&writer, message, sizeof(message), RSHM_CONTROL_AUDIT, 0, 77);
+	rshm_tlv_u32(&writer, RSHM_TAG_LINES, lines);
+	return peer_ask(fd, message, (size_t)rshm_tlv_finish(&writer), NULL);
+}
+
+static void the_audit_log_is_for_root_and_the_agents_own_user(void **state)
+{
+	struct audit_options options = {.retention_days = 1};
+	char folder[96], error[256];
+	struct audit_figures figures;
+	struct audit *audit;
+	struct plane p;
+	int fd;
+
+	(void)state;
+	plane_init(&p);
+	snprintf(folder, sizeof(folder), "%s/audit", p.folder);
+	options.folder = folder;
+	assert_int_equal(audit_open(&options, clock_realtime_ms(), &audit, error, sizeof(error)), RSHM_OK);
+	p.options.audit = audit;
+	p.descriptors_before += 2; /* its folder and the day's file */
+	plane_start(&p);
+	fd = peer_open(&p);
+	assert_int_equal(ask_for_lines(fd, 1), RSHM_OK);
+	assert_int_equal(ask_for_lines(fd, AUDIT_TAIL_MAX), RSHM_OK);
+	assert_int_equal(ask_for_lines(fd, 0), RSHM_E_INVALID);
+	assert_int_equal(ask_for_lines(fd, AUDIT_TAIL_MAX + 1), RSHM_E_INVALID);
+	close(fd);
+	if (geteuid() == 0)
+		assert_int_equal(as_user(12345, the_audit_log_is_denied, &p, NULL), 0);
+	remove_files(folder);
+	plane_stop(&p);
+	audit_figures(audit, &figures);
+	assert_int_equal(figures.written, geteuid() == 0 ? 5 : 4);
+	audit_close(&audit, clock_realtime_ms());
 }
 
 static void reload_is_for_root_and_the_agents_own_user(void **state)
@@ -623,6 +688,7 @@ int main(void)
 		cmocka_unit_test(ping_and_detach_are_answered),
 		cmocka_unit_test(reports_and_reload_answer_what_the_hooks_say),
 		cmocka_unit_test(reload_is_for_root_and_the_agents_own_user),
+		cmocka_unit_test(the_audit_log_is_for_root_and_the_agents_own_user),
 		cmocka_unit_test(answer_above_the_message_limit_is_refused_with_its_size),
 		cmocka_unit_test(what_is_asked_about_dictionaries_reaches_the_hook_checked),
 		cmocka_unit_test(dictionaries_are_for_root_and_the_agents_own_user),
