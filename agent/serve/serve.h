@@ -112,15 +112,30 @@ bool worker_locate(struct worker *worker, const struct tenant *tenant, char ret_
 		   uint64_t *ret_size);
 
 /*
- * Opens a tenant of this worker that came after its start, or closes one: its clients are dropped, its segment is retired,
- * what is stored stays. The tenant must live until `closed`. Each is called once, on the worker's thread, for it must not
- * block; `opened` gets RSHM_OK or an error, after which the tenant is not open. Any thread. False: the worker cannot take
- * the order now, nothing will be called.
+ * Opens a tenant of this worker that came after its start, or closes one: its clients are dropped and its segment is emptied at
+ * once (`emptied`), then retired when all that was under way has come back (`closed`); what is stored stays. The tenant must
+ * live until `closed`. `adopt_name` is copied; NULL: a fresh segment. Callbacks come once each, on the worker's thread, for
+ * they must not block; after `opened` with an error the tenant is not open. Any thread. False: the worker cannot take the order
+ * now, nothing will be called.
  */
 typedef void tenant_opened_fn(void *context, int status);
 typedef void tenant_closed_fn(void *context);
-bool worker_open_tenant(struct worker *worker, const struct tenant *tenant, tenant_opened_fn *opened, void *context);
-bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, tenant_closed_fn *closed, void *context);
+bool worker_open_tenant(struct worker *worker, const struct tenant *tenant, const char *adopt_name,
+			tenant_opened_fn *opened, void *context);
+bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, tenant_closed_fn *emptied,
+			 tenant_closed_fn *closed, void *context);
+
+/* What was removed of a tenant. */
+struct erase_counts {
+	uint64_t entries, tags, sessions, dictionaries;
+};
+
+/*
+ * Removes all that the backend and the worker's disk tier hold of a tenant, which is not open and stays until `erased`, once,
+ * on the worker's thread. With an error a part of it is gone; begun anew it goes on. Any thread. False: as above.
+ */
+typedef void tenant_erased_fn(void *context, int status, const struct erase_counts *counts);
+bool worker_erase_tenant(struct worker *worker, const struct tenant *tenant, tenant_erased_fn *erased, void *context);
 
 /* The machine slept: every hot entry is unverified until it was compared with the store. Any thread, may block shortly. */
 void worker_slept(struct worker *worker);

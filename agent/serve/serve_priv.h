@@ -370,6 +370,9 @@ void tenants_tick(struct worker *worker);
 bool tenants_are_ending(const struct worker *worker);
 void tenants_free(struct worker *worker);
 
+/* erasing.c */
+void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_erased_fn *done, void *context);
+
 /* watching.c */
 /* Begins to hear of foreign changes; the tenants are open. RSHM_E_NOMEM. */
 int watching_begin(struct worker *worker);

@@ -299,6 +299,7 @@ enum worker_order {
 	ORDER_DICTIONARY,
 	ORDER_OPEN_TENANT,
 	ORDER_CLOSE_TENANT,
+	ORDER_ERASE_TENANT,
 };
 
 struct order {
@@ -311,8 +312,10 @@ struct order {
 	const struct tenant *tenant;
 	enum hot_policy eviction;
 	struct worker_dictionary_order dictionary;
+	char adopt_name[RSHM_NAME_MAX];
 	tenant_opened_fn *opened;
-	tenant_closed_fn *closed;
+	tenant_closed_fn *emptied, *closed;
+	tenant_erased_fn *erased;
 	void *context;
 };
 
@@ -370,6 +373,10 @@ static void order_on_arrival(struct mailbox_message *message)
 		st = tenants_find(worker, order->tenant);
 		must(st);
 		tenants_close(st, order->closed, order->context);
+		order->emptied(order->context);
+		break;
+	case ORDER_ERASE_TENANT:
+		erasing_begin(worker, order->tenant, order->erased, order->context);
 		break;
 	case ORDER_RESET_EVICTIONS:
 		for (size_t i = 0; i < worker->tenant_count; i++)
@@ -641,16 +648,33 @@ bool worker_change_dictionary(struct worker *worker, const struct worker_diction
 	return post(worker, &post_order);
 }
 
-bool worker_open_tenant(struct worker *worker, const struct tenant *tenant, tenant_opened_fn *opened, void *context)
+bool worker_open_tenant(struct worker *worker, const struct tenant *tenant, const char *adopt_name,
+			tenant_opened_fn *opened, void *context)
 {
 	struct order order = {.what = ORDER_OPEN_TENANT, .tenant = tenant, .opened = opened, .context = context};
+
+	if (adopt_name)
+		snprintf(order.adopt_name, sizeof(order.adopt_name), "%s", adopt_name);
+	return post(worker, &order);
+}
+
+bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, tenant_closed_fn *emptied,
+			 tenant_closed_fn *closed, void *context)
+{
+	struct order order = {
+		.what = ORDER_CLOSE_TENANT,
+		.tenant = tenant,
+		.emptied = emptied,
+		.closed = closed,
+		.context = context,
+	};
 
 	return post(worker, &order);
 }
 
-bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, tenant_closed_fn *closed, void *context)
+bool worker_erase_tenant(struct worker *worker, const struct tenant *tenant, tenant_erased_fn *erased, void *context)
 {
-	struct order order = {.what = ORDER_CLOSE_TENANT, .tenant = tenant, .closed = closed, .context = context};
+	struct order order = {.what = ORDER_ERASE_TENANT, .tenant = tenant, .erased = erased, .context = context};
 
 	return post(worker, &order);
 }

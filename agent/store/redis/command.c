@@ -167,12 +167,15 @@ int redis_command_send_tracking(struct redis_connection *connection, uint64_t fe
 	struct redis_output *output = &connection->output;
 	struct redis_output_mark mark = redis_output_mark(output);
 	struct redis_flight flight = {.command = REDIS_COMMAND_TRACKING, .replies_left = 1};
-	char prefix[KEYS_PREFIX_MAX + 16];
+	const char *tenant = store->config.watch_tenant;
+	char prefix[KEYS_PREFIX_MAX + RSHM_TENANT_MAX + 32], canaries[KEYS_PREFIX_MAX + 32];
 
-	snprintf(prefix, sizeof(prefix), "%s:v%u:", store->keys.prefix, (unsigned)store->keys.version);
+	snprintf(prefix, sizeof(prefix), "%s:v%u:%s%s%s", store->keys.prefix, (unsigned)store->keys.version,
+		 tenant ? "{" : "", tenant ? tenant : "", tenant ? "." : "");
+	snprintf(canaries, sizeof(canaries), "%s:v%u:canary:", store->keys.prefix, (unsigned)store->keys.version);
 	if (!redis_flights_reserve(&connection->flights))
 		return RSHM_E_NOMEM;
-	redis_output_command(output, 9, "CLIENT");
+	redis_output_command(output, tenant ? 11 : 9, "CLIENT");
 	redis_output_string(output, "TRACKING", 8);
 	redis_output_string(output, "ON", 2);
 	redis_output_string(output, "REDIRECT", 8);
@@ -180,6 +183,10 @@ int redis_command_send_tracking(struct redis_connection *connection, uint64_t fe
 	redis_output_string(output, "BCAST", 5);
 	redis_output_string(output, "PREFIX", 6);
 	redis_output_string(output, prefix, strlen(prefix));
+	if (tenant) {
+		redis_output_string(output, "PREFIX", 6);
+		redis_output_string(output, canaries, strlen(canaries));
+	}
 	redis_output_string(output, "NOLOOP", 6);
 	if (flight_begin(connection, mark, flight) != RSHM_OK)
 		return RSHM_E_NOMEM;

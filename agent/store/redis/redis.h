@@ -46,6 +46,7 @@ struct store_redis_config {
 	uint32_t max_pipeline_size;  /* live: requests in flight on one connection */
 	uint32_t queue_max;          /* live: requests that wait to be sent; beyond: RSHM_E_AGAIN */
 	enum store_redis_coherence coherence;
+	const char *watch_tenant; /* lent: only changes of this tenant are asked for; NULL: all */
 	uint64_t
 		sentinel_refresh_ms; /* between two questions to sentinels when nothing is amiss; a tenth more or less */
 	uint64_t lease_ms;           /* of the watcher: canaries come every quarter of it, 500 ms at most */

@@ -1,0 +1,190 @@
+/*
+ * erasing.c - everything that a backend and this worker's disk tier hold of a tenant goes.
+ *
+ *	what the journal has accepted is stored ─▶ another generation is in force: from then on nobody finds the rest ─▶
+ *	entries, tags and sessions of all older generations ─▶ dictionaries ─▶ noted as swept ─▶ the disk tier
+ *
+ * May be begun anew at any point, by any agent: what is gone is not met again. What remains is the tenant's namespace with the
+ * number of its generation, so that a tenant of the same id never meets what a forgotten journal still writes.
+ */
+#include <stdlib.h>
+
+#include "agent/base/clock.h"
+#include "agent/serve/serve_priv.h"
+#include "agent/serve/walk.h"
+#include "agent/store/dictionary.h"
+
+#define WALK_MS (24u * 3600 * 1000) /* of a whole generation; each request has its own deadline */
+#define REQUEST_MS 5000u
+
+static const char swept_spaces[] = {'c', 't', 's'};
+
+struct erasing {
+	struct walk walk; /* first */
+	struct worker *worker;
+	struct store_name name;
+	struct store_request request;
+	uint64_t generation, generations; /* being erased, in force */
+	size_t space;
+	struct erase_counts counts;
+	tenant_erased_fn *done;
+	void *context;
+};
+
+struct erasing_item {
+	struct store_request request;
+	struct erasing *erasing;
+};
+
+static void next_space(struct erasing *e);
+
+static void end(struct erasing *e, int status)
+{
+	e->done(e->context, status, &e->counts);
+	free(e);
+}
+
+static void ask(struct erasing *e, enum store_op op, store_done_fn *done)
+{
+	e->request = (struct store_request){
+		.op = op,
+		.name = e->name,
+		.deadline_ms = clock_monotonic_ms() + REQUEST_MS,
+		.done = done,
+		.context = e,
+	};
+	if (op == STORE_SWEPT)
+		e->request.swept = e->generations - 1;
+	store_submit(e->worker->store, &e->request);
+}
+
+/* ---- one space of one generation -------------------------------------------------------------------------------- */
+
+static void item_on_removed(struct store_request *request)
+{
+	struct erasing_item *item = request->context;
+	struct erasing *e = item->erasing;
+	int status = request->status;
+
+	free(item);
+	if (status == RSHM_OK && e->walk.name.space == 'c')
+		e->counts.entries++;
+	else if (status == RSHM_OK && e->walk.name.space == 't')
+		e->counts.tags++;
+	else if (status == RSHM_OK && e->walk.name.space == DICTIONARY_SPACE)
+		e->counts.dictionaries++;
+	else if (status == RSHM_OK)
+		e->counts.sessions++;
+	walk_item_done(&e->walk, status);
+}
+
+static void key_on_found(struct walk *walk, const void *key, size_t key_len)
+{
+	struct erasing_item *item = calloc(1, sizeof(*item));
+
+	if (!item) {
+		walk_item_done(walk, RSHM_E_NOMEM);
+		return;
+	}
+	item->erasing = (struct erasing *)walk;
+	item->request = (struct store_request){
+		.op = STORE_DELETE,
+		.name = walk->name,
+		.deadline_ms = clock_monotonic_ms() + REQUEST_MS,
+		.done = item_on_removed,
+		.context = item,
+	};
+	item->request.name.key = key;
+	item->request.name.key_len = key_len;
+	store_submit(walk->store, &item->request);
+}
+
+static void space_on_walked(struct walk *walk, int status)
+{
+	struct erasing *e = (struct erasing *)walk;
+
+	if (status < 0) {
+		end(e, status);
+		return;
+	}
+	e->space++;
+	next_space(e);
+}
+
+static void erase(struct erasing *e, uint64_t generation, char space)
+{
+	e->walk = (struct walk){
+		.store = e->worker->store,
+		.name = e->name,
+		.deadline_ms = clock_monotonic_ms() + WALK_MS,
+		.each = key_on_found,
+		.done = space_on_walked,
+	};
+	e->walk.name.generation = generation;
+	e->walk.name.space = space;
+	walk_start(&e->walk);
+}
+
+/* ---- the steps --------------------------------------------------------------------------------------------------- */
+
+static void swept_on_noted(struct store_request *request)
+{
+	struct erasing *e = request->context;
+
+	if (request->status == RSHM_OK && e->worker->spill)
+		spill_remove_generations(e->worker->spill, e->name.tenant_number, UINT64_MAX);
+	end(e, request->status);
+}
+
+static void next_space(struct erasing *e)
+{
+	if (e->space == sizeof(swept_spaces)) {
+		e->space = 0;
+		e->generation++;
+	}
+	if (e->generation < e->generations)
+		erase(e, e->generation, swept_spaces[e->space]);
+	else if (e->generation == e->generations && e->space == 0)
+		erase(e, 1, DICTIONARY_SPACE);
+	else
+		ask(e, STORE_SWEPT, swept_on_noted);
+}
+
+static void generation_on_made(struct store_request *request)
+{
+	struct erasing *e = request->context;
+
+	if (request->status < 0) {
+		end(e, request->status);
+		return;
+	}
+	e->generations = request->generation;
+	e->generation = request->swept + 1;
+	next_space(e);
+}
+
+static void journal_on_flushed(struct store_request *request)
+{
+	struct erasing *e = request->context;
+
+	if (request->status < 0)
+		end(e, request->status);
+	else
+		ask(e, STORE_NEXT_GENERATION, generation_on_made);
+}
+
+void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_erased_fn *done, void *context)
+{
+	static const struct erase_counts nothing = {0};
+	struct erasing *e = worker->closing ? NULL : calloc(1, sizeof(*e));
+
+	if (!e) {
+		done(context, worker->closing ? RSHM_E_CLOSED : RSHM_E_NOMEM, &nothing);
+		return;
+	}
+	e->worker = worker;
+	e->name = entry_store_name(tenant);
+	e->done = done;
+	e->context = context;
+	ask(e, STORE_FLUSH, journal_on_flushed);
+}
