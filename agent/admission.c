@@ -10,23 +10,37 @@
 
 #include "agent/agent_priv.h"
 #include "agent/base/log.h"
+#include "agent/tenants.h"
 
 struct binding {
 	const struct tenant *tenant;
+	struct live_tenant *live;
+	bool read_only;
 	uint32_t place;
 	char program[48];
 };
 
-static bool take_place(struct agent *a, uint32_t *ret)
+static bool take_place(struct agent *a, struct live_tenant *live, uint32_t *ret)
 {
 	for (uint32_t i = 0; i < a->client_place_count; i++) {
-		if (a->client_places[i])
+		if (a->client_places[i].taken)
 			continue;
-		a->client_places[i] = true;
+		a->client_places[i] = (struct client_place){.taken = true, .live = live};
+		if (live)
+			live_tenant_use(live);
 		*ret = i;
 		return true;
 	}
 	return false;
+}
+
+static void give_place(struct agent *a, uint32_t place)
+{
+	struct live_tenant *live = a->client_places[place].live;
+
+	a->client_places[place] = (struct client_place){.taken = false};
+	if (live)
+		live_tenant_unuse(a, live);
 }
 
 static void refuse(control_attached_fn *done, void *context, int status, const char *text)
@@ -36,8 +50,9 @@ static void refuse(control_attached_fn *done, void *context, int status, const c
 	done(context, &attached);
 }
 
-static void accept_client(struct agent *a, const struct tenant *tenant, const struct control_attach *attach,
-			  control_attached_fn *done, void *done_context)
+void admission_accept(struct agent *a, const struct tenant *tenant, struct live_tenant *live,
+		      const struct control_attach *attach, bool read_only, control_attached_fn *done,
+		      void *done_context)
 {
 	struct binding *binding = calloc(1, sizeof(*binding));
 	struct control_attached attached = {
@@ -47,35 +62,45 @@ static void accept_client(struct agent *a, const struct tenant *tenant, const st
 	};
 	char name[RSHM_NAME_MAX];
 
-	if (!binding || !take_place(a, &binding->place)) {
+	if (!binding || !take_place(a, live, &binding->place)) {
 		free(binding);
 		refuse(done, done_context, RSHM_E_AGAIN, "no place for another client; raise limits.max_clients");
 		return;
 	}
 	binding->tenant = tenant;
+	binding->live = live;
+	binding->read_only = read_only;
 	snprintf(binding->program, sizeof(binding->program), "%s", attach->program);
-	if (!attach->clock_differs && worker_locate(a->workers[tenant->worker], tenant, name, &attached.segment_size))
+	if (!attach->clock_differs && !tenant->cold &&
+	    worker_locate(a->workers[tenant->worker], tenant, name, &attached.segment_size))
 		attached.segment_object = name;
 	done(done_context, &attached);
+}
+
+void admission_refuse(const struct control_attach *attach, control_attached_fn *done, void *done_context)
+{
+	char text[256];
+
+	/* The same answer for a tenant that is not there and one that is not for this user: names are not to be probed. */
+	snprintf(
+		text, sizeof(text),
+		"Invalid tenant access: tenant %s not found or access denied for uid %u; see the users and groups of its "
+		"tenant section or record",
+		attach->tenant, (unsigned int)attach->peer.uid);
+	refuse(done, done_context, RSHM_E_NOTENANT, text);
 }
 
 void admission_attach(void *agent, const struct control_attach *attach, control_attached_fn *done, void *done_context)
 {
 	struct agent *a = agent;
 	const struct tenant *tenant = tenant_find(a->tenants, attach->tenant);
-	char text[256];
 
-	if (tenant && tenant_permits(tenant, attach->peer.uid, attach->peer.gid)) {
-		accept_client(a, tenant, attach, done, done_context);
-		return;
-	}
-	/* The same answer for a tenant that is not there and one that is not for this user: names are not to be probed. */
-	snprintf(
-		text, sizeof(text),
-		"Invalid tenant access: tenant %s not found or access denied for uid %u; see the users and groups of its "
-		"tenant section",
-		attach->tenant, (unsigned int)attach->peer.uid);
-	refuse(done, done_context, RSHM_E_NOTENANT, text);
+	if (a->live && (!tenant || live_tenants_have(a, tenant)))
+		live_tenants_attach(a, attach, done, done_context);
+	else if (tenant && tenant_permits(tenant, attach->peer.uid, attach->peer.gid))
+		admission_accept(a, tenant, NULL, attach, false, done, done_context);
+	else
+		admission_refuse(attach, done, done_context);
 }
 
 void admission_connect(void *agent, void *binding, const struct control_peer *peer, int fd, uint64_t channel_id)
@@ -89,6 +114,7 @@ void admission_connect(void *agent, void *binding, const struct control_peer *pe
 		.channel_id = channel_id,
 		.figures_index = b->place,
 		.tenant = b->tenant,
+		.read_only = b->read_only,
 	};
 
 	memcpy(client.program, b->program, sizeof(client.program));
@@ -97,7 +123,7 @@ void admission_connect(void *agent, void *binding, const struct control_peer *pe
 			 (unsigned int)peer->uid, b->tenant->id);
 		close(fd);
 		control_channel_closed(a->control, peer->uid);
-		a->client_places[b->place] = false;
+		give_place(a, b->place);
 	}
 	free(b);
 }
@@ -107,7 +133,7 @@ void admission_release(void *agent, void *binding)
 	struct agent *a = agent;
 	struct binding *b = binding;
 
-	a->client_places[b->place] = false;
+	give_place(a, b->place);
 	free(b);
 }
 
@@ -125,7 +151,7 @@ static void closed_on_arrival(struct mailbox_message *message)
 	struct closed_message *closed = (struct closed_message *)message;
 	struct agent *a = closed->agent;
 
-	a->client_places[closed->place] = false;
+	give_place(a, closed->place);
 	if (a->control)
 		control_channel_closed(a->control, closed->uid);
 	free(closed);

@@ -21,10 +21,11 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/lifecycle.h"
+#include "agent/tenants.h"
 #include "shm/order.h"
 
 #define BEAT_MS 250u
-#define MAILBOX_LIMIT 65536u
+#define MAILBOX_LIMIT 262144u /* above all ends of channels and orders to workers that can be on their way */
 #define CONTROL_CONNECTIONS 1024u
 #define CONTROL_REQUEST_MS 5000u
 
@@ -180,6 +181,12 @@ static size_t sort_segments(struct agent *a, struct serve_adoption **ret)
 				rshm_unmap(&map);
 				continue;
 			}
+			/* Of a tenant that was created: its record decides, when it can be read. */
+			if (!tenant && live && a->live && a->presence.adopted &&
+			    live_tenants_offer(a, entries[i].tenant, entries[i].name)) {
+				rshm_unmap(&map);
+				continue;
+			}
 			segment->state = RSHM_RETIRED;
 			rshm_unmap(&map);
 		}
@@ -270,9 +277,12 @@ static int open_control(struct agent *a, char *error, size_t error_len)
 		.report = report_hook,
 		.reload = reload_hook,
 		.dictionary = dictionary_hook,
+		.tenant = a->live ? tenant_admin_hook : NULL,
 	};
 
 	/* Who may connect is decided by uid at attach; the mode only spares strangers the refusal. */
+	if (a->live)
+		options.socket_mode = 0666;
 	for (size_t i = 0; i < tenant_count(a->tenants); i++) {
 		const struct tenant *t = tenant_at(a->tenants, i);
 
@@ -306,6 +316,8 @@ static void beat_on_timer(uv_timer_t *timer)
 	/* While stopping, workers end under our hands. */
 	if (!a->stopping)
 		count_channels(a);
+	if (!a->stopping && a->live)
+		live_tenants_beat(a);
 	if (slept && !a->stopping) {
 		log_info("agent", "the machine slept; hot entries are checked against the store again");
 		for (uint32_t i = 0; i < a->worker_count; i++)
@@ -337,12 +349,19 @@ static void join_on_thread(uv_work_t *work)
 		worker_join(&a->workers[i]);
 }
 
+static void live_on_closed(void *context)
+{
+	struct agent *a = context;
+
+	mailbox_close(&a->mailbox, close_main_handles, a);
+}
+
 static void join_on_done(uv_work_t *work, int cancelled)
 {
 	struct agent *a = work->data;
 
 	must(!cancelled);
-	mailbox_close(&a->mailbox, close_main_handles, a);
+	live_tenants_close(a, live_on_closed, a);
 }
 
 static void control_on_closed(void *context)
@@ -401,6 +420,7 @@ static void destroy(struct agent **agent, bool keep)
 	free(a->workers);
 	dictionary_sampler_destroy(&a->sampler);
 	dictionary_registry_destroy(&a->dictionaries);
+	live_tenants_destroy(a);
 	free(a->client_places);
 	tenant_table_destroy(&a->tenants);
 	stores_close(a);
@@ -452,7 +472,7 @@ static int prepare(struct agent *a, char *error, size_t error_len)
 	snprintf(a->objects_path, sizeof(a->objects_path), "%s/objects", c->agent.run_dir);
 	a->worker_count = c->agent.workers;
 	a->client_place_count = c->limits.max_clients;
-	a->client_places = calloc(a->client_place_count, sizeof(bool));
+	a->client_places = calloc(a->client_place_count, sizeof(*a->client_places));
 	raise_limits();
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error, not the end */
@@ -472,6 +492,8 @@ static int bring_up(struct agent *a, char *error, size_t error_len)
 		status = open_presence(a, error, error_len);
 	if (status == RSHM_OK)
 		status = open_tenants(a, error, error_len);
+	if (status == RSHM_OK && a->config->tenancy.enabled)
+		status = live_tenants_create(a);
 	if (status == RSHM_OK)
 		status = open_loop(a);
 	if (status == RSHM_OK)

@@ -20,6 +20,12 @@ struct journal_owner {
 	uint32_t worker;
 };
 
+/* A place for the figures of a client, taken from accepted attach to the channel's end. */
+struct client_place {
+	bool taken;
+	struct live_tenant *live; /* NULL: a tenant of the configuration */
+};
+
 #define WORKERS_MAX 64u /* of agent.workers */
 
 struct agent {
@@ -45,6 +51,7 @@ struct agent {
 	uv_loop_t loop;
 	bool loop_open;
 	struct presence presence;
+	struct live_tenants *live; /* tenants of the backend; NULL: none are served */
 	struct control *control;
 	struct audit *audit; /* NULL: off */
 	struct mailbox mailbox;
@@ -54,14 +61,17 @@ struct agent {
 	bool stopping;
 	int exit_status;
 	uint64_t started_ms, beats;
-	/* places for figures of clients, taken from accepted attach to the channel's end */
-	bool *client_places;
+	struct client_place *client_places;
 	uint32_t client_place_count;
 };
 
 /* stores.c */
 int stores_open(struct agent *agent, char *error, size_t error_len);
 int stores_number_tenants(struct agent *agent, char *error, size_t error_len);
+/* The main loop's own, for the registry of tenants; without a journal. */
+int stores_create_registry(struct agent *agent, struct store **ret, char *error, size_t error_len);
+/* Number and shards of a tenant. May block on the disk; one thread at a time. */
+int stores_number_tenant(struct agent *agent, const char *id, uint32_t *ret_number, uint32_t *ret_shards);
 int stores_create(void *agent, uint32_t worker, uv_loop_t *loop, struct store **ret, char *error, size_t error_len);
 int stores_open_spill(void *agent, uint32_t worker, uv_loop_t *loop, struct spill **ret, char *error,
 		      size_t error_len);
@@ -73,6 +83,12 @@ void admission_attach(void *agent, const struct control_attach *attach, control_
 void admission_connect(void *agent, void *binding, const struct control_peer *peer, int fd, uint64_t channel_id);
 void admission_release(void *agent, void *binding);
 void admission_channel_closed(void *agent, uid_t uid, uint32_t figures_index); /* worker threads */
+
+/* Answers an attach to a tenant that is open and lets the peer in; `live` as in struct client_place. */
+void admission_accept(struct agent *agent, const struct tenant *tenant, struct live_tenant *live,
+		      const struct control_attach *attach, bool read_only, control_attached_fn *done,
+		      void *done_context);
+void admission_refuse(const struct control_attach *attach, control_attached_fn *done, void *done_context);
 
 /* report.c */
 void report_hook(void *agent, uint16_t op, control_text_fn *done, void *done_context);

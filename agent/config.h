@@ -43,6 +43,7 @@ enum config_coherence {
 	CONFIG_COHERENCE_TTL,
 };
 
+enum config_isolation { CONFIG_ISOLATION_NONE, CONFIG_ISOLATION_LOGICAL, CONFIG_ISOLATION_STRONG };
 enum config_stale { CONFIG_STALE_MISS, CONFIG_STALE_STALE, CONFIG_STALE_ERROR };
 
 /* A `tenant "name" { ... }` section, or the tenant "default", which always exists. */
@@ -137,6 +138,8 @@ struct config {
 	struct {
 		bool enabled;
 		uint32_t max_tenants;
+		enum config_isolation isolation_level;
+		uint64_t idle_seconds;
 	} tenancy;
 	struct {
 		uint32_t inflight_max, max_clients, attaches_per_second_per_uid, channels_per_uid,

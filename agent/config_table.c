@@ -26,6 +26,7 @@ static const char *const compression_words[] = {"lz4", "zstd", "auto", "none", N
 static const char *const eviction_words[] = {"lru", "lfu", "ttl", "random", "s3fifo", NULL};
 static const char *const write_mode_words[] = {"through", "behind", NULL};
 static const char *const coherence_words[] = {"auto", "tracking", "channel", "ttl", NULL};
+static const char *const isolation_words[] = {"none", "logical", "strong", NULL};
 static const char *const stale_words[] = {"miss", "stale", "error", NULL};
 
 static const struct config_option options[] = {
@@ -242,6 +243,11 @@ static const struct config_option options[] = {
 	 .help = "Serve tenants of their own keys, memory and users. false: only the tenant \"default\"."},
 	{FIELD(tenancy, max_tenants), .type = CONFIG_COUNT, .initial = "1000", RANGE(0, 100000),
 	 .environment = "TENANT_MAX_TENANTS", .help = "Tenants at most, \"default\" included."},
+	{FIELD(tenancy, isolation_level), .type = CONFIG_WORD, .initial = "strong", .words = isolation_words,
+	 .environment = "TENANT_ISOLATION_LEVEL",
+	 .help = "Isolation of a tenant that is created without saying which."},
+	{FIELD(tenancy, idle_seconds), .type = CONFIG_SECONDS, .initial = "600", RANGE(1, 30 * DAY),
+	 .help = "A created tenant that no process uses gives its shared memory back after this time."},
 
 	{FIELD(limits, inflight_max), .type = CONFIG_COUNT, .initial = "65536", RANGE(64, 1048576),
 	 .help = "Operations under way in one worker; further ones are told to retry."},

@@ -14,6 +14,8 @@
 #include "agent/store/redis/redis.h"
 #include "agent/store/spill/spill.h"
 #include "agent/tenant/numbers.h"
+#include "agent/tenant/record.h"
+#include "agent/tenants.h"
 
 #define CLUSTER_SHARDS 64u /* of a tenant on a cluster; another number would look for its entries elsewhere */
 
@@ -63,19 +65,23 @@ int stores_open(struct agent *a, char *error, size_t error_len)
 	return embedded_env_open(&settings, &a->embedded, &text);
 }
 
+int stores_number_tenant(struct agent *a, const char *id, uint32_t *ret_number, uint32_t *ret_shards)
+{
+	/* Keys of a shard are one slot; a tenant that has many keeps all masters busy. */
+	*ret_shards = !a->embedded && store_cluster_is_meant(a->config->redis.url) ? CLUSTER_SHARDS : 1;
+	/* Redis keys spell the tenant out; the disk tier does not. */
+	*ret_number = 1;
+	if (a->embedded)
+		return embedded_env_tenant_number(a->embedded, id, ret_number);
+	return a->numbers ? tenant_numbers_get(a->numbers, id, ret_number) : RSHM_OK;
+}
+
 int stores_number_tenants(struct agent *a, char *error, size_t error_len)
 {
 	for (size_t i = 0; i < tenant_count(a->tenants); i++) {
 		struct tenant *tenant = tenant_at(a->tenants, i);
-		int status = RSHM_OK;
+		int status = stores_number_tenant(a, tenant->id, &tenant->number, &tenant->shards);
 
-		tenant->number = 1; /* Redis keys spell the tenant out; the disk tier does not */
-		/* Keys of a shard are one slot; a tenant that has many keeps all masters busy. */
-		tenant->shards = !a->embedded && store_cluster_is_meant(a->config->redis.url) ? CLUSTER_SHARDS : 1;
-		if (a->embedded)
-			status = embedded_env_tenant_number(a->embedded, tenant->id, &tenant->number);
-		else if (a->numbers)
-			status = tenant_numbers_get(a->numbers, tenant->id, &tenant->number);
 		if (status < 0) {
 			snprintf(error, error_len, "tenant \"%s\": %s takes no number for it (status %d)", tenant->id,
 				 a->embedded ? a->config->embedded.path : a->config->spill.path, status);
@@ -96,7 +102,8 @@ static int key_version(const char *text, uint32_t *ret)
 	return RSHM_OK;
 }
 
-static int create_redis(const struct config *c, uv_loop_t *loop, struct store **ret, char *error, size_t error_len)
+static int create_redis(const struct config *c, const char *watch_tenant, uv_loop_t *loop, struct store **ret,
+			char *error, size_t error_len)
 {
 	struct store_redis_config settings = STORE_REDIS_CONFIG_DEFAULTS;
 
@@ -117,6 +124,12 @@ static int create_redis(const struct config *c, uv_loop_t *loop, struct store **
 	settings.sentinel_refresh_ms = c->redis.sentinel_refresh_ms;
 	settings.coherence = (enum store_redis_coherence)c->coherence.mode;
 	settings.lease_ms = c->coherence.lease_ms;
+	settings.watch_tenant = watch_tenant;
+	/* The registry of tenants is asked seldom. */
+	if (watch_tenant) {
+		settings.pool_min = 0;
+		settings.pool_max = 2;
+	}
 	settings.envelope_max = c->cache.max_entry_size_bytes + (256u << 10);
 	if (key_version(c->cache.version, &settings.key_version) < 0) {
 		snprintf(error, error_len, "cache.version: \"%s\" is not v and a number from 1", c->cache.version);
@@ -134,17 +147,24 @@ static int create_redis(const struct config *c, uv_loop_t *loop, struct store **
 	return store_redis_create(loop, &settings, ret, error, error_len);
 }
 
-/* The tenant of a journaled write: numbers are the embedded store's and may be others than they were. */
+/*
+ * The tenant of a journaled write: numbers are the embedded store's and may be others than they were. One that is not of the
+ * configuration was created, and belongs to the worker that its id tells; nothing more of it is known here.
+ */
 static bool owns_tenant(void *context, struct store_name *name)
 {
 	const struct journal_owner *owner = context;
-	const struct tenant *tenant = tenant_find(owner->agent->tenants, name->tenant);
+	struct agent *a = owner->agent;
+	const struct tenant *tenant = tenant_find(a->tenants, name->tenant);
 
-	if (!tenant || tenant->worker != owner->worker)
-		return false;
-	name->tenant_number = tenant->number;
-	name->shards = tenant->shards;
-	return true;
+	if (tenant) {
+		name->tenant_number = tenant->number;
+		name->shards = tenant->shards;
+		return tenant->worker == owner->worker;
+	}
+	return a->config->tenancy.enabled && tenant_id_is_valid(name->tenant) &&
+	       live_tenant_worker(a, name->tenant) == owner->worker &&
+	       stores_number_tenant(a, name->tenant, &name->tenant_number, &name->shards) == RSHM_OK;
 }
 
 static struct behind_config behind_settings(const struct config *c)
@@ -187,7 +207,7 @@ int stores_create(void *agent, uint32_t worker, uv_loop_t *loop, struct store **
 	if (a->embedded)
 		status = embedded_store_create(a->embedded, loop, &inner);
 	else
-		status = create_redis(a->config, loop, &inner, error, error_len);
+		status = create_redis(a->config, NULL, loop, &inner, error, error_len);
 	if (status < 0) {
 		if (error[0] == '\0')
 			snprintf(error, error_len, "%s: a store of worker %u cannot be made (status %d)",
@@ -211,6 +231,18 @@ int stores_create(void *agent, uint32_t worker, uv_loop_t *loop, struct store **
 			"the journal in %s has writes of a time to come; set the clock, or new writes are older than they",
 			a->config->behind.path);
 	return RSHM_OK;
+}
+
+int stores_create_registry(struct agent *a, struct store **ret, char *error, size_t error_len)
+{
+	int status;
+
+	if (!a->embedded)
+		return create_redis(a->config, TENANT_RESERVED_ID, &a->loop, ret, error, error_len);
+	status = embedded_store_create(a->embedded, &a->loop, ret);
+	if (status < 0)
+		snprintf(error, error_len, "embedded: a store for tenants cannot be made (status %d)", status);
+	return status;
 }
 
 /* Spilling to disk what the embedded store has on disk would gain nothing. */

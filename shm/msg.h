@@ -92,6 +92,22 @@ enum rshm_control_op {
 	RSHM_CONTROL_DICT_DROP = 210,  /* DICTIONARY_ID */
 	RSHM_CONTROL_EVICTIONS_RESET = 211,
 	RSHM_CONTROL_AUDIT = 212, /* the last LINES of the audit log; from the same */
+	/*
+	 * The tenants of the backend: a TENANT, and a JSON document that says more where the operation takes one. From
+	 * administrators of tenants; TENANT_GET of one's own from whoever may use it.
+	 */
+	RSHM_CONTROL_TENANT_CREATE = 220, /* JSON: the members of its record */
+	RSHM_CONTROL_TENANT_GET = 221,
+	RSHM_CONTROL_TENANT_LIST = 222,    /* JSON, optional: {"after": id, "limit": number} */
+	RSHM_CONTROL_TENANT_UPDATE = 223,  /* JSON: the members that change */
+	RSHM_CONTROL_TENANT_SUSPEND = 224, /* JSON, optional: {"reason": text} */
+	RSHM_CONTROL_TENANT_RESUME = 225,
+	RSHM_CONTROL_TENANT_DISABLE = 226, /* as SUSPEND */
+	RSHM_CONTROL_TENANT_DELETE = 227,
+	RSHM_CONTROL_TENANT_TOKENS = 228,       /* lists */
+	RSHM_CONTROL_TENANT_TOKEN_CREATE = 229, /* JSON: {"role", "label", "ttl_seconds"} */
+	RSHM_CONTROL_TENANT_TOKEN_ROTATE = 230, /* JSON: {"token": id, "grace_seconds"} */
+	RSHM_CONTROL_TENANT_TOKEN_REVOKE = 231, /* JSON: {"token": id} */
 };
 
 /* Tags of control messages: {u16 tag, u32 length, value}, integers little-endian of exactly their size. */

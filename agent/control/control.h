@@ -55,6 +55,15 @@ struct control_dictionary {
 	uint32_t id;              /* of _SHOW and _DROP */
 };
 
+/* A wish about the tenants of the backend; all borrowed for the call. */
+struct control_tenant {
+	uint16_t op; /* RSHM_CONTROL_TENANT_… */
+	struct control_peer peer;
+	const char *tenant; /* "" where the operation needs none; not checked */
+	const char *json;   /* NULL: none */
+	size_t json_len;
+};
+
 typedef void control_attached_fn(void *context, const struct control_attached *attached);
 typedef void control_text_fn(void *context, int status, const char *json);
 
@@ -81,6 +90,9 @@ struct control_hooks {
 	/* RSHM_CONTROL_DICT_…, from the same. JSON or an error text, at once or later. May be NULL. */
 	void (*dictionary)(void *context, const struct control_dictionary *request, control_text_fn *done,
 			   void *done_context);
+	/* RSHM_CONTROL_TENANT_…, from administrators. JSON or an error text, at once or later. May be NULL. */
+	void (*tenant)(void *context, const struct control_tenant *request, control_text_fn *done,
+		       void *done_context);
 };
 
 /* Limits; every bound that a peer can press against. Copied. */

@@ -147,6 +147,10 @@ void dispatch_abandon(struct control *control);
 struct request *request_begin(struct connection *connection, const struct rshm_control_header *header);
 /* The hook has answered: the connection to answer on, or NULL if that is too late. `request` is freed. */
 struct connection *request_end(struct request *request);
+/* What changes the agent is for its own user and root. False: refused. `what`: "may …". */
+bool admit_operator(struct connection *connection, const struct rshm_control_header *header, const char *what);
+/* A control_text_fn: answers the request `context`. */
+void request_on_text(void *context, int status, const char *json);
 void answer_status(struct connection *connection, uint16_t op, uint32_t id, int status, const char *text);
 /* Logs, tells the audit log, counts nothing, answers. */
 __attribute__((format(printf, 4, 5))) void answer_refusal(struct connection *connection,
@@ -154,6 +158,10 @@ __attribute__((format(printf, 4, 5))) void answer_refusal(struct connection *con
 							  const char *format, ...);
 /* Sends what `writer` holds; its buffer was malloc()ed and is the connection's now. */
 void answer_written(struct connection *connection, struct rshm_tlv_writer *writer);
+
+/* tenants.c */
+void tenant_begin(struct connection *connection, const struct rshm_control_header *header,
+		  struct rshm_tlv_reader *reader);
 
 void attach_begin(struct connection *connection, const struct rshm_control_header *header,
 		  struct rshm_tlv_reader *reader);

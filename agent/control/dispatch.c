@@ -168,7 +168,7 @@ void dispatch_abandon(struct control *control)
 
 /* ---- operators' requests -------------------------------------------------------------------------------------- */
 
-static void text_on_done(void *context, int status, const char *json)
+void request_on_text(void *context, int status, const char *json)
 {
 	struct request *r = context;
 	struct rshm_control_header header = {.op = r->op, .request_id = r->id};
@@ -198,11 +198,10 @@ static void report_begin(struct connection *connection, const struct rshm_contro
 	struct request *r = request_begin(connection, header);
 
 	if (r != NULL)
-		hooks->report(hooks->context, header->op, text_on_done, r);
+		hooks->report(hooks->context, header->op, request_on_text, r);
 }
 
-/* What changes the agent is for its own user and root. False: refused. */
-static bool admit_operator(struct connection *connection, const struct rshm_control_header *header, const char *what)
+bool admit_operator(struct connection *connection, const struct rshm_control_header *header, const char *what)
 {
 	if (peer_is_operator(&connection->peer))
 		return true;
@@ -224,7 +223,7 @@ static void reload_begin(struct connection *connection, const struct rshm_contro
 		return;
 	log_info("control", "reload asked for by uid %u, process %d", (unsigned int)connection->peer.uid,
 		 (int)connection->peer.pid);
-	hooks->reload(hooks->context, text_on_done, r);
+	hooks->reload(hooks->context, request_on_text, r);
 }
 
 struct dictionary_tags {
@@ -288,7 +287,7 @@ static void dictionary_begin(struct connection *connection, const struct rshm_co
 	asked.tenant = tags.tenant;
 	asked.content_type = tags.has_type ? tags.content_type : NULL;
 	asked.id = tags.id;
-	hooks->dictionary(hooks->context, &asked, text_on_done, r);
+	hooks->dictionary(hooks->context, &asked, request_on_text, r);
 }
 
 /* ---- the audit log ------------------------------------------------------------------------------------------- */
@@ -325,7 +324,7 @@ static void audit_begin(struct connection *connection, const struct rshm_control
 		return;
 	status = audit_tail(control->options.audit, lines,
 			    bytes_max < AUDIT_READ_BYTES ? bytes_max : AUDIT_READ_BYTES, &json);
-	text_on_done(r, status, status < 0 ? "the audit log cannot be read" : json);
+	request_on_text(r, status, status < 0 ? "the audit log cannot be read" : json);
 	free(json);
 }
 
@@ -421,6 +420,20 @@ void dispatch_message(struct connection *connection)
 	case RSHM_CONTROL_DICT_SHOW:
 	case RSHM_CONTROL_DICT_DROP:
 		dictionary_begin(connection, &header, &reader);
+		break;
+	case RSHM_CONTROL_TENANT_CREATE:
+	case RSHM_CONTROL_TENANT_GET:
+	case RSHM_CONTROL_TENANT_LIST:
+	case RSHM_CONTROL_TENANT_UPDATE:
+	case RSHM_CONTROL_TENANT_SUSPEND:
+	case RSHM_CONTROL_TENANT_RESUME:
+	case RSHM_CONTROL_TENANT_DISABLE:
+	case RSHM_CONTROL_TENANT_DELETE:
+	case RSHM_CONTROL_TENANT_TOKENS:
+	case RSHM_CONTROL_TENANT_TOKEN_CREATE:
+	case RSHM_CONTROL_TENANT_TOKEN_ROTATE:
+	case RSHM_CONTROL_TENANT_TOKEN_REVOKE:
+		tenant_begin(connection, &header, &reader);
 		break;
 	case RSHM_CONTROL_AUDIT:
 		audit_begin(connection, &header, &reader);

@@ -45,6 +45,30 @@ static const char *operation_name(uint16_t op)
 		return "evictions reset";
 	case RSHM_CONTROL_AUDIT:
 		return "audit";
+	case RSHM_CONTROL_TENANT_CREATE:
+		return "tenant create";
+	case RSHM_CONTROL_TENANT_GET:
+		return "tenant get";
+	case RSHM_CONTROL_TENANT_LIST:
+		return "tenant list";
+	case RSHM_CONTROL_TENANT_UPDATE:
+		return "tenant update";
+	case RSHM_CONTROL_TENANT_SUSPEND:
+		return "tenant suspend";
+	case RSHM_CONTROL_TENANT_RESUME:
+		return "tenant resume";
+	case RSHM_CONTROL_TENANT_DISABLE:
+		return "tenant disable";
+	case RSHM_CONTROL_TENANT_DELETE:
+		return "tenant delete";
+	case RSHM_CONTROL_TENANT_TOKENS:
+		return "token list";
+	case RSHM_CONTROL_TENANT_TOKEN_CREATE:
+		return "token create";
+	case RSHM_CONTROL_TENANT_TOKEN_ROTATE:
+		return "token rotate";
+	case RSHM_CONTROL_TENANT_TOKEN_REVOKE:
+		return "token revoke";
 	default:
 		return NULL;
 	}

@@ -49,7 +49,7 @@ static void answer_locate(struct slot *slot)
 	int64_t length;
 
 	rshm_tlv_begin(&writer, buffer, sizeof(buffer), RSHM_OP_LOCATE, RSHM_OK, 0);
-	if (hot_locate(slot->client->tenant->hot, name, &size)) {
+	if (!slot->client->tenant->tenant->cold && hot_locate(slot->client->tenant->hot, name, &size)) {
 		rshm_tlv_text(&writer, RSHM_TAG_SEGMENT_OBJECT, name);
 		rshm_tlv_u64(&writer, RSHM_TAG_SEGMENT_SIZE, size);
 	}

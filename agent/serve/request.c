@@ -312,12 +312,37 @@ static void execute_single(struct slot *slot, void (*run)(struct entry_op *op), 
 	run(op);
 }
 
+/* What a token for reading alone may not: all that changes an entry, and a fetch, which ends in a write. */
+static bool changes_something(uint16_t op)
+{
+	switch (op) {
+	case RSHM_OP_SET:
+	case RSHM_OP_DELETE:
+	case RSHM_OP_TOUCH:
+	case RSHM_OP_INCR:
+	case RSHM_OP_FETCH:
+	case RSHM_OP_FETCH_FAILED:
+	case RSHM_OP_INVALIDATE_TAG:
+	case RSHM_OP_INVALIDATE_PREFIX:
+	case RSHM_OP_CLEAR:
+	case RSHM_OP_SET_BATCH:
+	case RSHM_OP_DELETE_BATCH:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static void execute(struct slot *slot)
 {
 	slot->phase = SLOT_EXECUTING;
 	slot->client->counts.requests++;
 	slot->client->tenant->counts.requests++;
 	slot->client->worker->totals.requests++;
+	if (slot->client->read_only && changes_something(slot->request.op)) {
+		request_fail(slot, RSHM_E_DENIED);
+		return;
+	}
 	switch (slot->request.op) {
 	case RSHM_OP_GET:
 		execute_single(slot, entry_get, true);

@@ -101,6 +101,7 @@ struct worker_client {
 	uint64_t channel_id;
 	uint32_t figures_index;
 	const struct tenant *tenant;
+	bool read_only; /* writes are refused */
 	char program[48];
 };
 

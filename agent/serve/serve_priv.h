@@ -289,7 +289,7 @@ struct client {
 	uint32_t references; /* operations under way, and one for being connected */
 	uint32_t handles;    /* open uv handles */
 	uint32_t pending;    /* submitted slots not yet taken */
-	bool awake, dropped;
+	bool awake, dropped, read_only;
 	uint64_t staging_bytes;
 	uint64_t active_ns; /* last request */
 	uint64_t bell_window_ms;

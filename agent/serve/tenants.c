@@ -74,9 +74,9 @@ static int open_hot(struct serve_tenant *st, const char *adopt_name)
 		.negatives_max = tenant->negatives_max,
 		.stale_limit_ms = tenant->stale_limit_ms,
 		.users = tenant->users,
-		.user_count = tenant->user_count,
+		.user_count = tenant->cold ? 0 : tenant->user_count,
 		.groups = tenant->groups,
-		.group_count = tenant->group_count,
+		.group_count = tenant->cold ? 0 : tenant->group_count,
 	};
 
 	(void)hot_open(st->worker->env->hot, &settings, &st->worker->loop, adopt_name, &st->hot);
@@ -232,6 +232,8 @@ void tenants_close(struct serve_tenant *st, void (*done)(void *context), void *c
 {
 	must(!st->end.done);
 	st->end = (struct tenant_end){.done = done, .context = context};
+	if (st->worker->closing)
+		return; /* all of this is done for every tenant */
 	warming_stop(st);
 	while (st->clients)
 		client_drop(st->clients, NULL);

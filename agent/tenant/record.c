@@ -193,6 +193,12 @@ static const char *check_cache(const json_t *value)
 	return NULL;
 }
 
+/* What is in it, token_set_from_json() says when it is used. */
+static const char *check_tokens(const json_t *value)
+{
+	return json_is_object(value) || json_is_array(value) || json_is_null(value) ? NULL : "a set of tokens";
+}
+
 static const char *check_settings(const json_t *value)
 {
 	return json_is_object(value) ? NULL : "an object";
@@ -214,11 +220,13 @@ static const struct member {
 	{"hot", check_bool, true, true, "true"},
 	{"users", check_people, true, true, "[]"},
 	{"groups", check_people, true, true, "[]"},
+	{"token_required", check_bool, true, true, "false"},
 	{"quotas", check_quotas, true, true, NULL},
 	{"cache", check_cache, true, true, "{}"},
 	{"settings", check_settings, true, true, "{}"},
 	{"status", check_status, false, false, "\"active\""},
 	{"status_reason", check_text, false, false, "\"\""},
+	{"tokens", check_tokens, false, false, "null"},
 	{"created_ms", check_time, false, false, NULL},
 	{"updated_ms", check_time, false, false, NULL},
 };
@@ -408,6 +416,7 @@ static int make_record(json_t *document, uint64_t version, struct tenant_record 
 							    COUNT(isolation_names));
 	record->encryption = json_is_true(json_object_get(document, "encryption"));
 	record->hot = json_is_true(json_object_get(document, "hot"));
+	record->token_required = json_is_true(json_object_get(document, "token_required"));
 	*ret = record;
 	return RSHM_OK;
 }
@@ -543,7 +552,32 @@ char *tenant_record_encode(const struct tenant_record *record)
 
 json_t *tenant_record_public(const struct tenant_record *record)
 {
-	return json_deep_copy(record->document);
+	json_t *document = json_deep_copy(record->document);
+
+	json_object_del(document, "tokens");
+	return document;
+}
+
+int tenant_record_tokens(const struct tenant_record *record, struct token_set **ret)
+{
+	const json_t *tokens = json_object_get(record->document, "tokens");
+
+	if (json_is_null(tokens))
+		return token_set_create(record->id, TENANT_TOKENS_MAX, ret);
+	return token_set_from_json(tokens, record->id, TENANT_TOKENS_MAX, ret);
+}
+
+int tenant_record_set_tokens(const struct tenant_record *record, const struct token_set *tokens, uint64_t now_ms,
+			     struct tenant_record **ret)
+{
+	json_t *document = json_deep_copy(record->document);
+
+	if (!document || put(document, "tokens", token_set_to_json(tokens)) < 0 ||
+	    put(document, "updated_ms", json_integer((json_int_t)now_ms)) < 0) {
+		json_decref(document);
+		return RSHM_E_NOMEM;
+	}
+	return make_record(document, record->version, ret);
 }
 
 bool tenant_record_quota(const struct tenant_record *record, const char *name, uint64_t *ret)

@@ -2,8 +2,8 @@
  * record.h - what is known of a tenant that was created while agents ran: one JSON document in the backend.
  *
  *	id, name, owner {id, name, email, organization}, plan, status, status_reason, isolation, encryption, hot,
- *	users, groups, quotas {name: integer}, cache {default_ttl_seconds, write_mode, eviction_policy, stale_policy},
- *	policies, tokens, keys, settings {anything}, created_ms, updated_ms
+ *	users, groups, token_required, quotas {name: integer}, cache {default_ttl_seconds, write_mode, eviction_policy, stale_policy},
+ *	settings {anything}, tokens, created_ms, updated_ms
  *
  * Whoever creates or changes a tenant gives some of these members; the agent checks each, fills in the others, and refuses
  * what it does not know, because a misspelt quota would be none. What a backend holds is checked by the same rules when it is
@@ -18,12 +18,14 @@
 
 #include <jansson.h>
 
+#include "agent/tenant/token.h"
 #include "shm/msg.h"
 
 #define TENANT_RECORD_MAX (256u << 10) /* bytes of the document */
 #define TENANT_TEXT_MAX 256u           /* bytes of a name, an address, a reason */
 #define TENANT_USERS_MAX 256u          /* of users, and of groups */
 #define TENANT_QUOTAS_MAX 64u
+#define TENANT_TOKENS_MAX 64u
 #define TENANT_RESERVED_ID "-" /* where agents keep the registry itself; ids that begin so are refused */
 
 enum tenant_status { TENANT_ACTIVE, TENANT_SUSPENDED, TENANT_DISABLED, TENANT_DELETING, TENANT_STATUSES };
@@ -40,7 +42,7 @@ struct tenant_record {
 	enum tenant_status status;
 	enum tenant_plan plan;
 	enum tenant_isolation isolation;
-	bool encryption, hot;
+	bool encryption, hot, token_required;
 	uint64_t version; /* of the stored entry that it was read from; 0 = not stored */
 	json_t *document; /* complete */
 };
@@ -77,12 +79,18 @@ int tenant_record_update(const struct tenant_record *record, const char *json, s
 int tenant_record_set_status(const struct tenant_record *record, enum tenant_status status, const char *reason,
 			     uint64_t now_ms, struct tenant_record **ret);
 
+/* Its tokens, the caller's to destroy. RSHM_E_CORRUPT, RSHM_E_FORMAT, RSHM_E_NOMEM. */
+int tenant_record_tokens(const struct tenant_record *record, struct token_set **ret);
+/* The record with these tokens. RSHM_E_NOMEM. */
+int tenant_record_set_tokens(const struct tenant_record *record, const struct token_set *tokens, uint64_t now_ms,
+			     struct tenant_record **ret);
+
 void tenant_record_destroy(struct tenant_record **record);
 
 /* The document as it is stored; the caller's to free(). NULL: no memory. */
 char *tenant_record_encode(const struct tenant_record *record);
 
-/* The document as people may see it, without hashes of tokens and wrapped keys; a new reference, NULL: no memory. */
+/* The document as people may see it, without hashes of tokens; a new reference, NULL: no memory. */
 json_t *tenant_record_public(const struct tenant_record *record);
 
 /* The limit of a quota; false: it has none. */

@@ -32,6 +32,7 @@ struct tenant {
 	bool write_behind;        /* writes that do not say how are acknowledged from the journal */
 	enum hot_policy eviction; /* at start; changed live in the tenant's tier */
 	uint32_t negatives_max;   /* remembered absences */
+	bool cold;                /* its processes map no segment: every read passes the agent */
 	uid_t *users;
 	size_t user_count;
 	gid_t *groups;
@@ -55,6 +56,7 @@ struct tenant_settings {
 	bool write_behind;
 	enum hot_policy eviction;
 	uint32_t negatives_max;
+	bool cold;
 };
 
 /*

@@ -139,6 +139,7 @@ int ctl_reload(struct ctl *ctl);
 int ctl_evictions(struct ctl *ctl);
 int ctl_audit(struct ctl *ctl);
 int ctl_dict(struct ctl *ctl);
+int ctl_tenant(struct ctl *ctl);
 int ctl_top(struct ctl *ctl);
 
 #endif

@@ -77,6 +77,19 @@ static const struct command commands[] = {
 	 "  --type TYPE     content type to train for; \"\": values without one. May be left out if there is only one\n"
 	 "  show ID         one of them\n"
 	 "  drop ID         nothing more is written with it; kept in the backend for ever, since entries may need it\n"},
+	{"tenant", ctl_tenant, 1, 3, CTL_FILE | CTL_YES,
+	 "tenant list | create [ID] [JSON] | get ID | update ID JSON | suspend ID [REASON] | resume ID | delete ID --yes",
+	 "Tenants of the backend, the same for all hosts. For the agent's user and root. A document is an argument or a file.\n"
+	 "  list            all, those of this agent's configuration first\n"
+	 "  create          '{\"users\": [\"www-data\"], \"plan\": \"basic\", \"quotas\": {\"memory_bytes\": 104857600}}'\n"
+	 "  get, update     its record; update changes the members that are given\n"
+	 "  suspend, disable, resume\n"
+	 "                  nobody reads or writes anything of it, at once, on every host; and again\n"
+	 "  delete          with everything that was stored for it\n"
+	 "  tokens          its tokens; token-create ID ['{\"role\": \"read_only\", \"label\": \"web\", \"ttl_seconds\": 86400}'],\n"
+	 "                  token-rotate ID TOKEN, token-revoke ID TOKEN, where TOKEN is the id that the list shows\n"
+	 "  --file FILE     the document, - for stdin\n"
+	 "  --yes           for delete\n"},
 	{"audit", ctl_audit, 0, 0, CTL_TAIL | CTL_WATCH | CTL_FRAMES, "audit [--tail N]",
 	 "The last lines of the audit log: who attached, who was refused, what operators did. For the agent's user and root.\n"
 	 "  --tail N        how many, 1 to 1000 (default 20)\n"},

@@ -99,7 +99,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(tenants_are_found_by_id, setup, teardown),
-		cmocka_unit_test_setup_teardown(no_two_tenants_have_one_place_whoever_comes_and_goes, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_two_tenants_have_one_place_whoever_comes_and_goes, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(only_named_users_and_groups_may, setup, teardown),
 		cmocka_unit_test_setup_teardown(root_may_and_the_overflow_uid_may_not, setup, teardown),
 	};

@@ -1,0 +1,601 @@
+/*
+ * tenant_admin.c - what operators do with the tenants of the backend.
+ *
+ *	create   document ─▶ record ─▶ registry
+ *	change   record ─▶ changed ─▶ stored if nobody else changed it meanwhile, else again ─▶ taken up here ─▶ answered
+ *	delete   marked as deleting ─▶ closed here, by other agents at their watcher's word ─▶ everything erased ─▶ record removed
+ *
+ * A job is one request until its end. Whoever waits is answered when the job ends, a deletion that takes longer with what is
+ * under way: it goes on, and is taken up by the next delete of the same tenant if this agent dies.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "agent/agent_priv.h"
+#include "agent/base/assert.h"
+#include "agent/base/clock.h"
+#include "agent/base/log.h"
+#include "agent/tenants.h"
+
+#define CHANGE_ATTEMPTS 8u
+#define LIST_LIMIT_DEFAULT 100u
+#define GRACE_SECONDS_MAX (30u * 86400u)
+#define TOKEN_TTL_SECONDS_MAX (10ull * 365 * 86400)
+
+struct job {
+	struct agent *agent;
+	uint16_t op;
+	char id[RSHM_TENANT_MAX + 1];
+	json_t *document; /* of the request; NULL: none */
+	char *text;       /* the same as it came */
+	size_t text_len;
+	char user[24]; /* who asked */
+	uint32_t attempts;
+	struct tenant_record *record;
+	json_t *answer; /* beside the record */
+	/* list */
+	char **ids;
+	size_t count, at, total;
+	bool more, is_asking, answered;
+	/* delete */
+	struct tenant *tenant;
+	struct erase_counts counts;
+	int status;
+	control_text_fn *done;
+	void *context;
+};
+
+/* ---- ends -------------------------------------------------------------------------------------------------------- */
+
+static void destroy(struct job *job)
+{
+	for (size_t i = 0; i < job->count; i++)
+		free(job->ids[i]);
+	free(job->ids);
+	json_decref(job->document);
+	json_decref(job->answer);
+	free(job->text);
+	tenant_record_destroy(&job->record);
+	tenant_destroy(&job->tenant);
+	free(job);
+}
+
+static void end(struct job *job, int status, const char *text)
+{
+	if (status == RSHM_MISS)
+		status = RSHM_E_NOTENANT;
+	/* What is met but not as wished is a refusal to whoever asks. */
+	if (status == RSHM_CONFLICT)
+		status = RSHM_E_INVALID;
+	job->done(job->context, status, text ? text : "the backend did not take it; try again later");
+	destroy(job);
+}
+
+/* Answers with a document, which it takes. */
+static void end_with(struct job *job, json_t *document)
+{
+	char *text = document ? json_dumps(document, JSON_COMPACT) : NULL;
+
+	json_decref(document);
+	if (!text) {
+		end(job, RSHM_E_NOMEM, "no memory");
+		return;
+	}
+	job->done(job->context, RSHM_OK, text);
+	/* It may hold a token, which is shown this once. */
+	sodium_memzero(text, strlen(text));
+	free(text);
+	destroy(job);
+}
+
+static json_t *described(const struct tenant_record *record)
+{
+	json_t *document = tenant_record_public(record);
+
+	json_object_set_new(document, "source", json_string("backend"));
+	return document;
+}
+
+static struct registry *registry_of(struct job *job)
+{
+	char error[256];
+	struct registry *registry = live_tenants_registry(job->agent, error, sizeof(error));
+
+	if (!registry)
+		end(job, RSHM_E_AGAIN, error);
+	return registry;
+}
+
+/* ---- create ------------------------------------------------------------------------------------------------------ */
+
+static void insert_on_done(void *context, int status, struct tenant_record *record, const char *text)
+{
+	struct job *job = context;
+
+	if (status != RSHM_OK) {
+		end(job, status, text);
+		return;
+	}
+	log_info("agent", "tenant %s is created by %s", record->id, job->user);
+	job->record = record;
+	end_with(job, described(record));
+}
+
+static void create(struct job *job)
+{
+	const struct config *c = job->agent->config;
+	struct tenant_defaults defaults = {
+		.isolation = (enum tenant_isolation)c->tenancy.isolation_level,
+		.user = job->user,
+	};
+	struct tenant_record *record;
+	struct registry *registry;
+	char error[400];
+	int status = tenant_record_create(job->text ? job->text : "{}", job->text ? job->text_len : 2, &defaults,
+					  clock_realtime_ms(), &record, error, sizeof(error));
+
+	if (status < 0) {
+		end(job, status, error);
+		return;
+	}
+	if (config_find_tenant(c, record->id)) {
+		snprintf(error, sizeof(error), "tenant %s is one of the configuration; take another id", record->id);
+		tenant_record_destroy(&record);
+		end(job, RSHM_E_INVALID, error);
+		return;
+	}
+	registry = registry_of(job);
+	if (registry)
+		registry_insert(registry, record, insert_on_done, job);
+	else
+		tenant_record_destroy(&record);
+}
+
+/* ---- change ------------------------------------------------------------------------------------------------------ */
+
+static void change(struct job *job);
+static void begin_delete(struct job *job);
+
+static void change_on_applied(void *context)
+{
+	struct job *job = context;
+	json_t *document;
+
+	if (job->op == RSHM_CONTROL_TENANT_DELETE) {
+		begin_delete(job);
+		return;
+	}
+	document = described(job->record);
+	if (job->answer)
+		json_object_update(document, job->answer);
+	end_with(job, document);
+}
+
+static void change_on_stored(void *context, int status, struct tenant_record *record, const char *text)
+{
+	struct job *job = context;
+
+	if (status == RSHM_CONFLICT && ++job->attempts < CHANGE_ATTEMPTS) {
+		json_decref(job->answer);
+		job->answer = NULL;
+		change(job);
+		return;
+	}
+	if (status != RSHM_OK) {
+		end(job, status, text);
+		return;
+	}
+	tenant_record_destroy(&job->record);
+	job->record = record;
+	live_tenants_refresh(job->agent, job->id, change_on_applied, job);
+}
+
+static const char *reason_of(const struct job *job)
+{
+	return json_string_value(json_object_get(job->document, "reason"));
+}
+
+static int refuse(char *error, size_t error_len, const char *text)
+{
+	snprintf(error, error_len, "%s", text);
+	return RSHM_E_INVALID;
+}
+
+/* What the request makes of the tokens; the text of a new one into the answer. */
+static int change_tokens(struct job *job, struct token_set *tokens, char *error, size_t error_len)
+{
+	const char *id = json_string_value(json_object_get(job->document, "token"));
+	const char *label = json_string_value(json_object_get(job->document, "label"));
+	const char *role_name = json_string_value(json_object_get(job->document, "role"));
+	json_int_t ttl = json_integer_value(json_object_get(job->document, "ttl_seconds"));
+	json_int_t grace = json_integer_value(json_object_get(job->document, "grace_seconds"));
+	uint64_t now_ms = clock_realtime_ms();
+	enum token_role role = TOKEN_TENANT;
+	char text[TOKEN_TEXT_BYTES];
+	int status;
+
+	if (role_name && !token_role_parse(role_name, &role))
+		return refuse(error, error_len, "\"role\" must be one of read_only, tenant, admin");
+	if (ttl < 0 || (uint64_t)ttl > TOKEN_TTL_SECONDS_MAX || grace < 0 || grace > GRACE_SECONDS_MAX)
+		return refuse(error, error_len,
+			      "\"ttl_seconds\" is at most ten years, \"grace_seconds\" thirty days");
+	if (job->op != RSHM_CONTROL_TENANT_TOKEN_CREATE && !id)
+		return refuse(error, error_len, "\"token\" must be the id of one of the tenant's tokens");
+	if (job->op == RSHM_CONTROL_TENANT_TOKEN_REVOKE) {
+		status = token_revoke(tokens, id);
+	} else {
+		status = job->op == RSHM_CONTROL_TENANT_TOKEN_CREATE
+				 ? token_create(tokens, role, label ? label : "",
+						ttl ? now_ms + (uint64_t)ttl * 1000 : 0, now_ms, text)
+				 : token_rotate(tokens, id, (uint64_t)grace * 1000, now_ms, text);
+		if (status == RSHM_OK)
+			job->answer = json_pack("{s:s}", "token", text);
+		sodium_memzero(text, sizeof(text));
+	}
+	if (status == RSHM_E_INVALID)
+		return refuse(error, error_len,
+			      "there is no such token, or its label is longer than 64 bytes; see tenant tokens");
+	if (status == RSHM_E_AGAIN)
+		return refuse(error, error_len, "the tenant has all the tokens it may have; revoke one");
+	return status;
+}
+
+static int with_tokens(struct job *job, const struct tenant_record *record, struct tenant_record **ret, char *error,
+		       size_t error_len)
+{
+	struct token_set *tokens;
+	int status = tenant_record_tokens(record, &tokens);
+
+	if (status < 0)
+		return status;
+	status = change_tokens(job, tokens, error, error_len);
+	if (status == RSHM_OK)
+		status = tenant_record_set_tokens(record, tokens, clock_realtime_ms(), ret);
+	token_set_destroy(&tokens);
+	return status;
+}
+
+static int changed_record(struct job *job, const struct tenant_record *record, struct tenant_record **ret,
+			  char *error, size_t error_len)
+{
+	uint64_t now_ms = clock_realtime_ms();
+
+	if (record->status == TENANT_DELETING && job->op != RSHM_CONTROL_TENANT_DELETE)
+		return refuse(error, error_len, "the tenant is being deleted");
+	switch (job->op) {
+	case RSHM_CONTROL_TENANT_UPDATE:
+		return tenant_record_update(record, job->text ? job->text : "{}", job->text ? job->text_len : 2,
+					    now_ms, ret, error, error_len);
+	case RSHM_CONTROL_TENANT_SUSPEND:
+		return tenant_record_set_status(record, TENANT_SUSPENDED, reason_of(job), now_ms, ret);
+	case RSHM_CONTROL_TENANT_DISABLE:
+		return tenant_record_set_status(record, TENANT_DISABLED, reason_of(job), now_ms, ret);
+	case RSHM_CONTROL_TENANT_RESUME:
+		return tenant_record_set_status(record, TENANT_ACTIVE, NULL, now_ms, ret);
+	case RSHM_CONTROL_TENANT_DELETE:
+		return tenant_record_set_status(record, TENANT_DELETING, reason_of(job), now_ms, ret);
+	default:
+		return with_tokens(job, record, ret, error, error_len);
+	}
+}
+
+static void change_on_read(void *context, int status, struct tenant_record *record, const char *text)
+{
+	struct job *job = context;
+	struct tenant_record *changed;
+	char error[400] = "";
+
+	if (status != RSHM_OK) {
+		end(job, status, text);
+		return;
+	}
+	status = changed_record(job, record, &changed, error, sizeof(error));
+	tenant_record_destroy(&record);
+	if (status < 0)
+		end(job, status, error[0] ? error : "no memory, or the tenant's record is damaged");
+	else
+		registry_replace(live_tenants_registry(job->agent, error, sizeof(error)), changed, change_on_stored,
+				 job);
+}
+
+static void change(struct job *job)
+{
+	struct registry *registry = registry_of(job);
+
+	if (registry)
+		registry_get(registry, job->id, change_on_read, job);
+}
+
+/* ---- delete ------------------------------------------------------------------------------------------------------ */
+
+static void record_on_removed(void *context, int status, struct tenant_record *record, const char *text)
+{
+	struct job *job = context;
+
+	(void)record;
+	(void)text;
+	if (status < 0 && status != RSHM_MISS) {
+		end(job, status,
+		    "everything of the tenant is removed but its record; delete it once more when the backend answers");
+		return;
+	}
+	log_info("agent",
+		 "tenant %s is deleted by %s: %" PRIu64 " entries, %" PRIu64 " tags, %" PRIu64 " sessions, %" PRIu64
+		 " dictionaries",
+		 job->id, job->user, job->counts.entries, job->counts.tags, job->counts.sessions,
+		 job->counts.dictionaries);
+	end_with(job, json_pack("{s:s, s:s, s:{s:I, s:I, s:I, s:I}}", "id", job->id, "status", "deleted", "removed",
+				"entries", (json_int_t)job->counts.entries, "tags", (json_int_t)job->counts.tags,
+				"sessions", (json_int_t)job->counts.sessions, "dictionaries",
+				(json_int_t)job->counts.dictionaries));
+}
+
+struct erased_message {
+	struct mailbox_message message; /* first */
+	struct job *job;
+};
+
+static void erased_on_arrival(struct mailbox_message *message)
+{
+	struct job *job = ((struct erased_message *)message)->job;
+	struct registry *registry;
+	struct tenant_record *record = job->record;
+
+	free(message);
+	if (job->status < 0) {
+		end(job, job->status,
+		    "the tenant is marked as being deleted, and not everything could be removed; delete it once more");
+		return;
+	}
+	registry = registry_of(job);
+	if (!registry)
+		return;
+	job->record = NULL;
+	registry_remove(registry, record, record_on_removed, job);
+}
+
+static void erased_on_worker(void *context, int status, const struct erase_counts *counts)
+{
+	struct job *job = context;
+	struct erased_message *erased = malloc(sizeof(*erased));
+
+	must(erased);
+	job->status = status;
+	job->counts = *counts;
+	*erased = (struct erased_message){.message = {.handle = erased_on_arrival}, .job = job};
+	must(mailbox_post(&job->agent->mailbox, &erased->message));
+}
+
+static void delete_on_closed(void *context)
+{
+	struct job *job = context;
+	struct agent *a = job->agent;
+	struct tenant_settings settings = {.id = job->id};
+	int status = a->stopping ? RSHM_E_CLOSED : tenant_create(&settings, &job->tenant);
+
+	if (status == RSHM_OK)
+		status = stores_number_tenant(a, job->id, &job->tenant->number, &job->tenant->shards);
+	if (status < 0 ||
+	    !worker_erase_tenant(a->workers[live_tenant_worker(a, job->id)], job->tenant, erased_on_worker, job))
+		end(job, status < 0 ? status : RSHM_E_AGAIN,
+		    "the agent cannot erase the tenant now; delete it once more");
+}
+
+static void begin_delete(struct job *job)
+{
+	live_tenants_await_closed(job->agent, job->id, delete_on_closed, job);
+}
+
+/* ---- questions --------------------------------------------------------------------------------------------------- */
+
+static json_t *tokens_json(const struct tenant_record *record)
+{
+	struct token_set *tokens;
+	json_t *list = json_array();
+
+	if (tenant_record_tokens(record, &tokens) < 0)
+		return list;
+	for (size_t i = 0; i < token_count(tokens); i++) {
+		struct token_info info;
+
+		token_info(tokens, i, &info);
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "id", info.id, "label",
+						      info.label, "role", token_role_name(info.role), "created_ms",
+						      (json_int_t)info.created_ms, "expires_ms",
+						      (json_int_t)info.expires_ms, "grace_until_ms",
+						      (json_int_t)info.grace_until_ms, "revoked", info.revoked));
+	}
+	token_set_destroy(&tokens);
+	return list;
+}
+
+static void get_on_done(void *context, int status, struct tenant_record *record, const char *text)
+{
+	struct job *job = context;
+
+	if (status != RSHM_OK) {
+		end(job, status, text);
+		return;
+	}
+	job->record = record;
+	end_with(job, job->op == RSHM_CONTROL_TENANT_TOKENS
+			      ? json_pack("{s:s, s:o}", "id", job->id, "tokens", tokens_json(record))
+			      : described(record));
+}
+
+static json_t *configured_json(const struct config_tenant *tenant)
+{
+	return json_pack("{s:s, s:s, s:s, s:s}", "id", tenant->name, "name", tenant->name, "status", "active",
+			 "source", "configuration");
+}
+
+static void get(struct job *job)
+{
+	const struct config_tenant *configured = config_find_tenant(job->agent->config, job->id);
+	struct registry *registry;
+
+	if (configured && job->op == RSHM_CONTROL_TENANT_GET) {
+		end_with(job, configured_json(configured));
+		return;
+	}
+	registry = registry_of(job);
+	if (registry)
+		registry_get(registry, job->id, get_on_done, job);
+}
+
+static void list_next(struct job *job);
+
+static void list_on_record(void *context, int status, struct tenant_record *record, const char *text)
+{
+	struct job *job = context;
+	json_t *list = json_object_get(job->answer, "tenants");
+
+	(void)text;
+	if (status == RSHM_OK)
+		json_array_append_new(
+			list, json_pack("{s:s, s:O, s:s, s:s, s:s, s:O, s:s}", "id", record->id, "name",
+					json_object_get(record->document, "name"), "status",
+					tenant_status_name(record->status), "plan", tenant_plan_name(record->plan),
+					"isolation", tenant_isolation_name(record->isolation), "created_ms",
+					json_object_get(record->document, "created_ms"), "source", "backend"));
+	else if (status == RSHM_E_CORRUPT || status == RSHM_E_FORMAT)
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "id", job->ids[job->at - 1], "status",
+						      "damaged", "source", "backend"));
+	tenant_record_destroy(&record);
+	/* Being created, or just deleted: not listed. */
+	if (status < 0 && status != RSHM_E_CORRUPT && status != RSHM_E_FORMAT)
+		job->status = status;
+	job->answered = true;
+	if (!job->is_asking)
+		list_next(job);
+}
+
+/* As far as the store answers at once, in a loop: a long list would be a deep stack. */
+static void list_next(struct job *job)
+{
+	char error[256];
+	struct registry *registry = live_tenants_registry(job->agent, error, sizeof(error));
+
+	while (job->at < job->count && registry && job->status >= 0) {
+		job->answered = false;
+		job->is_asking = true;
+		registry_get(registry, job->ids[job->at++], list_on_record, job);
+		job->is_asking = false;
+		if (!job->answered)
+			return;
+	}
+	if (job->status < 0) {
+		end(job, job->status, NULL);
+		return;
+	}
+	json_object_set_new(job->answer, "total",
+			    json_integer((json_int_t)(job->total + job->agent->config->tenants_count)));
+	json_object_set_new(job->answer, "next", job->more ? json_string(job->ids[job->count - 1]) : json_null());
+	end_with(job, json_incref(job->answer));
+}
+
+static void list_on_ids(void *context, int status, const char *const *ids, size_t count, size_t total)
+{
+	struct job *job = context;
+	size_t limit = json_is_integer(json_object_get(job->document, "limit"))
+			       ? (size_t)json_integer_value(json_object_get(job->document, "limit"))
+			       : LIST_LIMIT_DEFAULT;
+
+	if (status < 0) {
+		end(job, status, NULL);
+		return;
+	}
+	job->ids = calloc(count + 1, sizeof(*job->ids));
+	for (size_t i = 0; i < count && job->ids; i++) {
+		job->ids[i] = strdup(ids[i]);
+		if (!job->ids[i])
+			break;
+		job->count++;
+	}
+	if (job->count < count) {
+		end(job, RSHM_E_NOMEM, "no memory");
+		return;
+	}
+	job->total = total;
+	job->more = count > 0 && count == limit;
+	list_next(job);
+}
+
+static void list(struct job *job)
+{
+	const json_t *after = json_object_get(job->document, "after"),
+		     *limit = json_object_get(job->document, "limit");
+	const struct config *c = job->agent->config;
+	struct registry *registry;
+	json_t *tenants;
+
+	if ((after && !json_is_string(after)) ||
+	    (limit && (!json_is_integer(limit) || json_integer_value(limit) < 1 ||
+		       json_integer_value(limit) > (json_int_t)REGISTRY_PAGE_MAX))) {
+		end(job, RSHM_E_INVALID, "\"after\" is an id, \"limit\" a number from 1 to 1000");
+		return;
+	}
+	tenants = json_array();
+	for (size_t i = 0; !after && i < c->tenants_count; i++)
+		json_array_append_new(tenants, configured_json(&c->tenants[i]));
+	job->answer = json_pack("{s:o}", "tenants", tenants);
+	registry = job->answer ? registry_of(job) : NULL;
+	if (registry)
+		registry_list(registry, after ? json_string_value(after) : NULL,
+			      limit ? (size_t)json_integer_value(limit) : LIST_LIMIT_DEFAULT, list_on_ids, job);
+}
+
+/* ---- the hook ---------------------------------------------------------------------------------------------------- */
+
+static int take_document(struct job *job, const struct control_tenant *request)
+{
+	if (!request->json)
+		return RSHM_OK;
+	job->text = malloc(request->json_len + 1);
+	if (!job->text)
+		return RSHM_E_NOMEM;
+	memcpy(job->text, request->json, request->json_len);
+	job->text[request->json_len] = '\0';
+	job->text_len = request->json_len;
+	job->document = json_loadb(job->text, job->text_len, JSON_REJECT_DUPLICATES, NULL);
+	/* The documents of records are checked, and told about, where records are. */
+	if (request->op != RSHM_CONTROL_TENANT_CREATE && request->op != RSHM_CONTROL_TENANT_UPDATE &&
+	    !json_is_object(job->document))
+		return RSHM_E_INVALID;
+	return RSHM_OK;
+}
+
+void tenant_admin_hook(void *agent, const struct control_tenant *request, control_text_fn *done, void *done_context)
+{
+	struct agent *a = agent;
+	struct job *job = calloc(1, sizeof(*job));
+	int status;
+
+	if (!job) {
+		done(done_context, RSHM_E_NOMEM, "no memory");
+		return;
+	}
+	job->agent = a;
+	job->op = request->op;
+	job->done = done;
+	job->context = done_context;
+	snprintf(job->id, sizeof(job->id), "%s", request->tenant);
+	snprintf(job->user, sizeof(job->user), "%u", (unsigned int)request->peer.uid);
+	status = take_document(job, request);
+	if (status < 0)
+		end(job, status, "the document is no JSON object");
+	else if (request->op == RSHM_CONTROL_TENANT_CREATE)
+		create(job);
+	else if (request->op == RSHM_CONTROL_TENANT_LIST)
+		list(job);
+	else if (request->op == RSHM_CONTROL_TENANT_GET || request->op == RSHM_CONTROL_TENANT_TOKENS)
+		get(job);
+	else if (config_find_tenant(a->config, job->id))
+		end(job, RSHM_E_INVALID, "the tenant is one of the configuration; change it there");
+	else
+		change(job);
+}
