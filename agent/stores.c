@@ -99,6 +99,7 @@ static int create_redis(const struct config *c, uv_loop_t *loop, struct store **
 	settings.max_pipeline_size = c->redis.max_pipeline_size;
 	settings.queue_max = c->limits.inflight_max;
 	settings.sentinel_refresh_ms = c->redis.sentinel_refresh_ms;
+	settings.sentinel_retry_ms = c->redis.sentinel_retry_ms;
 	settings.coherence = (enum store_redis_coherence)c->coherence.mode;
 	settings.lease_ms = c->coherence.lease_ms;
 	settings.envelope_max = c->cache.max_entry_size_bytes + (256u << 10);

@@ -13,7 +13,7 @@
  * newer write of ours. So the lost connection's CLIENT ID is noted; while such notes exist no write goes out on any
  * connection, and the next thing sent is CLIENT KILL ID for each. An id means something only in the life of the server
  * that gave it: notes fall when INFO tells another run_id, for that server's clients died with it. Where the server cannot
- * tell ids or refuses the kill, the log says so once, and writes go on without the barrier.
+ * tell ids, tells nobody any more who it is, or refuses the kill, the log says so once, and writes go on without the barrier.
  */
 #include <stdio.h>
 #include <string.h>
@@ -27,7 +27,7 @@
 #define POOL_GATHER_MAX 32u /* requests in flight up to which the first connection takes all */
 #define POOL_OUTPUT_MAX (64u << 10)
 #define POOL_KILL_RETRY_MS 100u
-
+#define POOL_NO_IDS "the server does not tell CLIENT ID and run_id"
 #define POOL_SAME_TROUBLE_MS 10000u
 
 static struct log_limit trouble_limit = LOG_LIMIT(20, 10000);
@@ -121,8 +121,13 @@ static void pool_open_one(struct redis_store *store)
 	struct redis_connection *connection;
 	uint64_t now_ms = clock_monotonic_ms();
 
-	if (store->closing || pool->connecting > 0 || pool->count >= store->config.pool_max ||
-	    !redis_failover_allows(store))
+	if (store->closing || pool->connecting > 0 || pool->count >= store->config.pool_max)
+		return;
+	if (pool->ran_empty) {
+		pool->ran_empty = false;
+		redis_failover_doubt(store);
+	}
+	if (!redis_failover_allows(store))
 		return;
 	if (now_ms < pool->connect_ms) {
 		redis_store_wake(store, pool->connect_ms);
@@ -187,7 +192,7 @@ void redis_pool_add_kill(struct redis_connection *connection)
 	if (store->closing)
 		return;
 	if (connection->client_id == 0 || connection->server_number == 0) {
-		pool_give_up_barrier(store, "the server does not tell CLIENT ID and run_id");
+		pool_give_up_barrier(store, POOL_NO_IDS);
 		return;
 	}
 	/* Ids of a server that is no more. */
@@ -219,12 +224,20 @@ static void pool_send_kills(struct redis_store *store)
 {
 	struct redis_pool *pool = &store->pool;
 	struct redis_connection *connection = pool->first;
+	bool nameless = false;
 
-	while (connection != NULL &&
-	       (connection->state != REDIS_CONNECTION_READY || connection->server_number != pool->server_number))
-		connection = connection->next;
-	if (connection == NULL)
+	for (; connection != NULL; connection = connection->next) {
+		if (connection->state != REDIS_CONNECTION_READY)
+			continue;
+		if (connection->server_number == pool->server_number)
+			break;
+		nameless |= connection->server_number == 0;
+	}
+	if (connection == NULL) {
+		if (pool->kills_count > 0 && nameless)
+			pool_give_up_barrier(store, POOL_NO_IDS);
 		return;
+	}
 	for (uint32_t i = 0; i < pool->kills_count; i++) {
 		if (pool->kills[i].sent)
 			continue;
@@ -343,6 +356,7 @@ void redis_pool_on_lost(struct redis_connection *connection, enum redis_connecti
 		pool->connecting--;
 	if (store->closing)
 		return;
+	pool->ran_empty = pool->count == 0 && reason == NULL;
 	if (pool->ready == 0 && pool->absent_ms == 0 && reason != NULL)
 		pool->absent_ms = now_ms;
 	redis_pool_count_loss(store, state, reason != NULL);
@@ -397,7 +411,7 @@ static void pool_look_at(struct redis_store *store, struct redis_connection *con
 	if (connection->state != REDIS_CONNECTION_READY)
 		return;
 	/* There would be no other; the word that allows one wakes us. */
-	if (!redis_failover_allows(store))
+	if (!redis_failover_spares(store))
 		return;
 	if (connection->retire_ms <= now_ms || (spare && connection->idle_since_ms + idle_ms <= now_ms)) {
 		redis_pool_retire(connection);

@@ -161,6 +161,7 @@ struct redis_pool {
 	uint32_t ready;           /* of these, READY */
 	uint32_t connecting;      /* of these, not yet ready: one at a time */
 	uint32_t failures;        /* of connecting, in a row */
+	bool ran_empty;           /* the last one was closed, and not lost */
 	uint64_t connect_ms;      /* not before: back-off */
 	uint64_t absent_ms;       /* since when a connection is wanted and none is ready; 0: not so */
 	int refusal;              /* 0, or what requests are told while the server refuses our log-in */
@@ -351,11 +352,13 @@ void redis_node_note(const struct redis_store *store, int status);
 /* failover.c; all do nothing, or allow, where the URL names the server */
 /* Whether connections may be made to where the URL, or the last word of a sentinel, says the server is. */
 bool redis_failover_allows(const struct redis_store *store);
+/* Whether a connection that is closed could be made again: they are allowed, and a sentinel answers. */
+bool redis_failover_spares(const struct redis_store *store);
 /* What the store is called in status and log: the master, and where it is if that is known. */
 void redis_failover_describe(const struct redis_store *store, struct text *text);
 /* Which sentinel says so, for the status. */
 void redis_failover_status(const struct redis_store *store, struct text *text);
-/* A connection to the master was lost, or the server there is none: asks soon. */
+/* A connection to the master was lost, or would not have been noticed to be, or the server there is none: asks soon. */
 void redis_failover_doubt(struct redis_store *store);
 /* What is due. */
 void redis_failover_tick(struct redis_store *store, uint64_t now_ms);
