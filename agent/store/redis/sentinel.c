@@ -165,13 +165,15 @@ static bool is(const char *text, size_t length, const char *wanted)
 /* Whether a list of flags, with commas between them, has this one. */
 static bool has_flag(const char *flags, size_t length, const char *flag)
 {
-	for (const char *end = flags + length; flags < end;) {
-		const char *comma = memchr(flags, ',', (size_t)(end - flags));
-		size_t flag_length = (size_t)((comma != NULL ? comma : end) - flags);
+	while (length > 0) {
+		const char *comma = memchr(flags, ',', length);
+		size_t flag_length = comma != NULL ? (size_t)(comma - flags) : length;
 
 		if (is(flags, flag_length, flag))
 			return true;
-		flags += flag_length + 1;
+		flag_length += comma != NULL;
+		flags += flag_length;
+		length -= flag_length;
 	}
 	return false;
 }
