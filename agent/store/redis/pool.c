@@ -73,7 +73,7 @@ static struct redis_connection *pool_pick(const struct redis_store *store, bool 
 }
 
 /* The writes that may go out on the pool's connections. NULL: none. */
-static struct redis_list *pool_next_writes(struct redis_store *store)
+static struct request_list *pool_next_writes(struct redis_store *store)
 {
 	if (store->pool.kills_count > 0)
 		return NULL;
@@ -83,9 +83,9 @@ static struct redis_list *pool_next_writes(struct redis_store *store)
 }
 
 /* The list whose turn it is: they take turns while both have something that may go. */
-static struct redis_list *pool_next_list(struct redis_store *store, bool *turn)
+static struct request_list *pool_next_list(struct redis_store *store, bool *turn)
 {
-	struct redis_list *writes = pool_next_writes(store);
+	struct request_list *writes = pool_next_writes(store);
 
 	*turn = !*turn;
 	if (writes != NULL && (*turn || store->reads.count == 0))
@@ -93,13 +93,13 @@ static struct redis_list *pool_next_list(struct redis_store *store, bool *turn)
 	return store->reads.count > 0 ? &store->reads : NULL;
 }
 
-static void pool_send(struct redis_connection *connection, struct redis_list *list)
+static void pool_send(struct redis_connection *connection, struct request_list *list)
 {
 	struct redis_store *store = connection->store;
 	struct store_request *request = list->first;
 	int status;
 
-	redis_list_remove(list, request);
+	request_list_remove(list, request);
 	status = redis_command_send(connection, request);
 	if (status != RSHM_OK)
 		redis_store_defer(store, request, status);
@@ -150,7 +150,7 @@ static void pool_open_one(struct redis_store *store)
 void redis_pool_dispatch(struct redis_store *store)
 {
 	struct redis_pool *pool = &store->pool;
-	struct redis_list *list;
+	struct request_list *list;
 	bool crowded = false, turn = false;
 
 	pool_dispatch_tracked(store);

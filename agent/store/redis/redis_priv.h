@@ -35,6 +35,7 @@
 #include "agent/store/redis/reply.h"
 #include "agent/store/redis/sentinel.h"
 #include "agent/store/redis/url.h"
+#include "agent/store/request_list.h"
 #include "agent/store/store.h"
 
 #define REDIS_STORE_MAGIC 0x72656473u
@@ -240,11 +241,6 @@ struct redis_failover {
 	uint64_t logged_ms;
 };
 
-struct redis_list {
-	struct store_request *first, *last;
-	uint32_t count;
-};
-
 struct redis_store {
 	struct store store; /* first */
 	uint32_t magic;
@@ -268,10 +264,10 @@ struct redis_store {
 	struct redis_tracking tracking;
 	struct redis_failover failover;
 	struct redis_connection *dirty;
-	struct redis_list reads, writes; /* wait for a connection */
-	struct redis_list tracked;       /* writes that the writer takes where there is one */
-	struct redis_list retrying;      /* wait for their pause to end, which request->state tells */
-	struct redis_list deferred;      /* answered in the next turn, with request->status */
+	struct request_list reads, writes; /* wait for a connection */
+	struct request_list tracked;       /* writes that the writer takes where there is one */
+	struct request_list retrying;      /* wait for their pause to end, which request->state tells */
+	struct request_list deferred;      /* answered in the next turn, with request->status */
 	uint64_t pending;
 	bool no_unlink;
 	bool closing;
@@ -295,7 +291,7 @@ static inline bool redis_request_is_write(const struct store_request *request)
 	       request->op != STORE_LIST && request->op != STORE_GENERATION;
 }
 /* Where a request waits. */
-struct redis_list *redis_store_queue(struct redis_store *store, const struct store_request *request);
+struct request_list *redis_store_queue(struct redis_store *store, const struct store_request *request);
 /* Nothing later than `at_ms` will be missed. */
 void redis_store_wake(struct redis_store *store, uint64_t at_ms);
 /* Answers now; not from inside submit. */
@@ -314,8 +310,6 @@ void redis_store_log_error(struct redis_store *store, const char *advice, const 
 void redis_store_take(struct redis_store *store, struct store_request *request);
 /* A handle of the store, or a connection with all of its, is closed. */
 void redis_store_on_handle_closed(struct redis_store *store);
-void redis_list_append(struct redis_list *list, struct store_request *request);
-void redis_list_remove(struct redis_list *list, struct store_request *request);
 
 /* pool.c */
 /* Sends what waits, as far as connections can take it, and opens one if they cannot. */

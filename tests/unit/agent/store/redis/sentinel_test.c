@@ -4,11 +4,8 @@
  */
 #include "tests/unit/agent/store/redis/fixture.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sys/socket.h>
 
 #include "agent/store/redis/sentinel.h"
 
@@ -212,15 +209,8 @@ static void *sentinel_run(void *context)
 
 static void sentinel_start(struct sentinel *sentinel, const char *answer, const char *more)
 {
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t length = sizeof(address);
-
 	*sentinel = (struct sentinel){.answer = answer, .more = more};
-	sentinel->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(bind(sentinel->listener, (struct sockaddr *)&address, sizeof(address)), 0);
-	assert_int_equal(listen(sentinel->listener, 64), 0);
-	assert_int_equal(getsockname(sentinel->listener, (struct sockaddr *)&address, &length), 0);
-	sentinel->port = ntohs(address.sin_port);
+	sentinel->listener = fixture_listen(&sentinel->port);
 	assert_int_equal(pthread_create(&sentinel->thread, NULL, sentinel_run, sentinel), 0);
 }
 
