@@ -9,7 +9,7 @@
  * After a loss nobody connects to the master before a sentinel, asked since, has named it once more: a master that died and
  * was started again holds itself to be one, with whatever it has, until sentinels reach it. A sentinel that holds it to be
  * down itself names it and settles nothing; the others are asked, and this one again. A pool that ran empty would not have
- * noticed a loss: it asks when it wants a connection.
+ * noticed a loss: it asks when it wants a connection, the sentinel that answered last.
  *
  * Sentinels may have slept, so a word whose epoch is lower than that of the last one believed is taken only if there is no
  * connection to the master, and every sentinel has said no better: they may all be new. The leader of a failover has the next
@@ -104,6 +104,14 @@ void redis_failover_doubt(struct redis_store *store)
 		return;
 	store->failover.doubts++;
 	schedule_soon(store);
+}
+
+void redis_failover_on_empty(struct redis_store *store)
+{
+	/* The one that answered is as good as the next, and there. */
+	if (store->failover.talks)
+		store->failover.next = store->failover.asked_index;
+	redis_failover_doubt(store);
 }
 
 static void note_trouble(struct redis_store *store, const char *what)

@@ -125,7 +125,7 @@ static void pool_open_one(struct redis_store *store)
 		return;
 	if (pool->ran_empty) {
 		pool->ran_empty = false;
-		redis_failover_doubt(store);
+		redis_failover_on_empty(store);
 	}
 	if (!redis_failover_allows(store))
 		return;

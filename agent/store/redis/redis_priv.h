@@ -352,8 +352,10 @@ bool redis_failover_spares(const struct redis_store *store);
 void redis_failover_describe(const struct redis_store *store, struct text *text);
 /* Which sentinel says so, for the status. */
 void redis_failover_status(const struct redis_store *store, struct text *text);
-/* A connection to the master was lost, or would not have been noticed to be, or the server there is none: asks soon. */
+/* A connection to the master was lost, or the server there is none: asks soon. */
 void redis_failover_doubt(struct redis_store *store);
+/* A pool that ran empty, and would not have noticed a loss, wants a connection: asks soon. */
+void redis_failover_on_empty(struct redis_store *store);
 /* What is due. */
 void redis_failover_tick(struct redis_store *store, uint64_t now_ms);
 void redis_failover_close(struct redis_store *store);
