@@ -84,7 +84,7 @@ struct config {
 		uint32_t max_pipeline_size;
 		uint64_t cluster_refresh_ms;
 		uint32_t cluster_redirects_max;
-		uint64_t sentinel_refresh_ms;
+		uint64_t sentinel_refresh_ms, sentinel_retry_ms;
 	} redis;
 	struct {
 		uint32_t min_size;

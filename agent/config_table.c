@@ -86,6 +86,8 @@ static const struct config_option options[] = {
 	 .help = "How often the nodes of a cluster may send a command on before it fails."},
 	{FIELD(redis, sentinel_refresh_ms), .type = CONFIG_MS, .initial = "10000", RANGE(100, 3600000),
 	 .help = "Time between two questions to sentinels who the master is, when nothing is amiss."},
+	{FIELD(redis, sentinel_retry_ms), .type = CONFIG_MS, .initial = "200", RANGE(10, 600000),
+	 .help = "The shortest time between two questions to sentinels, however much is amiss."},
 
 	{FIELD(pool, min_size), .type = CONFIG_COUNT, .initial = "2", RANGE(0, 1024), .environment = "POOL_MIN_SIZE",
 	 .help = "Connections that each worker keeps open, to each node of a cluster. The most is "

@@ -122,6 +122,7 @@ static int create_redis(const struct config *c, const char *watch_tenant, uv_loo
 	settings.max_pipeline_size = c->redis.max_pipeline_size;
 	settings.queue_max = c->limits.inflight_max;
 	settings.sentinel_refresh_ms = c->redis.sentinel_refresh_ms;
+	settings.sentinel_retry_ms = c->redis.sentinel_retry_ms;
 	settings.coherence = (enum store_redis_coherence)c->coherence.mode;
 	settings.lease_ms = c->coherence.lease_ms;
 	settings.watch_tenant = watch_tenant;

@@ -133,19 +133,25 @@ static bool await_served(struct fixture *f, long patience_ms)
 	return true;
 }
 
+static bool await_detail(const struct fixture *f, const char *wanted)
+{
+	char detail[256] = "";
+
+	for (int i = 0; i < 200 && !strstr(detail, wanted); i++) {
+		e2e_pause_ms(50);
+		e2e_text(&f->agent, "backend.detail", detail, sizeof(detail));
+	}
+	if (!strstr(detail, wanted))
+		print_message("status: %s\n", detail);
+	return strstr(detail, wanted) != NULL;
+}
+
 static bool await_master_in_status(const struct fixture *f, int server)
 {
-	char detail[256], at[32];
+	char at[32];
 
 	snprintf(at, sizeof(at), "127.0.0.1:%u/0", (unsigned)group.servers[server].port);
-	for (int i = 0; i < 200; i++) {
-		e2e_text(&f->agent, "backend.detail", detail, sizeof(detail));
-		if (strstr(detail, at))
-			return true;
-		e2e_pause_ms(50);
-	}
-	print_message("status: %s\n", detail);
-	return false;
+	return await_detail(f, at);
 }
 
 static void await_whole(void)
@@ -327,11 +333,43 @@ static void one_sentinel_is_enough_and_none_is_no_harm(void **state)
 	assert_int_equal(e2e_number(&f->agent, "backend.ready"), 1);
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(redis_server_restart(&group.sentinels[i]), 0);
-	for (int i = 0; i < 100 && !strstr(detail, "by sentinel"); i++) {
-		e2e_pause_ms(50);
-		e2e_text(&f->agent, "backend.detail", detail, sizeof(detail));
-	}
-	assert_non_null(strstr(detail, "by sentinel"));
+	assert_true(await_detail(f, "by sentinel"));
+	await_whole();
+}
+
+/* Not all were masters when they were first started. */
+static void restart_as_master(int server)
+{
+	redisContext *redis;
+	redisReply *reply;
+
+	assert_int_equal(redis_server_restart(&group.servers[server]), 0);
+	redis = redisConnectUnix(group.servers[server].unix_path);
+	reply = redisCommand(redis, "REPLICAOF NO ONE");
+	assert_non_null(reply);
+	assert_int_equal(reply->type, REDIS_REPLY_STATUS);
+	freeReplyObject(reply);
+	redisFree(redis);
+}
+
+/* One sentinel replaces nobody: it holds the master to be down until it is back, and then it is used, empty as it is. */
+static void a_master_that_nobody_replaces_is_used_again_once_it_is_held_to_be_up(void **state)
+{
+	struct fixture *f = fixture(state);
+	int master = redis_sentinel_master(&group), status;
+
+	redis_server_kill(&group.sentinels[0]);
+	redis_server_kill(&group.sentinels[1]);
+	redis_server_kill(&group.servers[master]);
+	assert_true(await_detail(f, "it holds the master to be down"));
+	status = e2e_put(f->handle, "not", "yet");
+	assert_true(status < 0 && riptide_error_is_retryable(status));
+	restart_as_master(master);
+	assert_true(await_served(f, 15000));
+	assert_true(await_master_in_status(f, master));
+	assert_true(keys_of_master(f, master) > 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(redis_server_restart(&group.sentinels[i]), 0);
 	await_whole();
 }
 
@@ -411,6 +449,7 @@ int main(void)
 		CASE(a_master_that_was_started_again_is_not_written_to),
 		CASE(hot_copies_are_verified_again_on_the_new_master),
 		CASE(one_sentinel_is_enough_and_none_is_no_harm),
+		CASE(a_master_that_nobody_replaces_is_used_again_once_it_is_held_to_be_up),
 		BARE(an_agent_without_sentinels_waits_for_them),
 		BARE(a_master_that_no_sentinel_knows_is_told),
 		BARE(servers_that_are_no_sentinels_are_told),

@@ -20,6 +20,7 @@
 #include "agent/store/behind/format.h"
 #include "agent/store/behind/journal.h"
 #include "agent/store/envelope.h"
+#include "agent/store/request_list.h"
 #include "agent/store/store.h"
 
 #define BEHIND_MAGIC 0x42454849u
@@ -34,12 +35,6 @@ enum behind_wait {
 	BEHIND_WAIT_MARKS,  /* for the disk, to go through; `slot` is its entry */
 	BEHIND_WAIT_ACK,    /* for the disk, to be acknowledged */
 	BEHIND_WAIT_FLUSH,  /* for a barrier */
-};
-
-/* Requests that wait here, linked by their own `next` and `prev`. */
-struct request_list {
-	struct store_request *first, *last;
-	uint32_t count;
 };
 
 /*

@@ -27,23 +27,7 @@
 
 static bool through_start(struct behind_store *store, struct behind_entry *entry, struct store_request *request);
 
-/* ---- lists and answers ---------------------------------------------------------------------------------------- */
-
-static void list_append(struct request_list *list, struct store_request *request)
-{
-	request->next = NULL;
-	request->prev = list->last;
-	*(list->last != NULL ? &list->last->next : &list->first) = request;
-	list->last = request;
-	list->count++;
-}
-
-static void list_remove(struct request_list *list, struct store_request *request)
-{
-	*(request->prev != NULL ? &request->prev->next : &list->first) = request->next;
-	*(request->next != NULL ? &request->next->prev : &list->last) = request->prev;
-	list->count--;
-}
+/* ---- answers -------------------------------------------------------------------------------------------------- */
 
 /* The request is the caller's again when this returns. */
 static void behind_answer(struct behind_store *store, struct store_request *request, int status)
@@ -60,7 +44,7 @@ static void behind_defer(struct behind_store *store, struct store_request *reque
 {
 	request->state = what;
 	request->status = status;
-	list_append(&store->deferred, request);
+	request_list_append(&store->deferred, request);
 	behind_turn(store);
 }
 
@@ -76,7 +60,7 @@ static void behind_wait(struct behind_store *store, struct request_list *list, s
 			enum behind_wait what)
 {
 	request->state = what;
-	list_append(list, request);
+	request_list_append(list, request);
 	if (request->deadline_ms < store->earliest_deadline_ms)
 		store->earliest_deadline_ms = request->deadline_ms;
 	behind_wake(store);
@@ -256,7 +240,7 @@ static void entry_block(struct behind_store *store, struct behind_entry *entry, 
 
 static void entry_unblock(struct behind_store *store, struct behind_entry *entry, struct store_request *request)
 {
-	list_remove(&entry->waiters, request);
+	request_list_remove(&entry->waiters, request);
 	if (entry->waiters.count > 0)
 		return;
 	*(entry->blocked_prev != NULL ? &entry->blocked_prev->blocked_next : &store->blocked) = entry->blocked_next;
@@ -534,11 +518,11 @@ static void expire_synced(struct behind_store *store, struct request_list *list,
 			continue;
 		}
 		if (request->state == BEHIND_WAIT_ACK) {
-			list_remove(list, request);
+			request_list_remove(list, request);
 			request->accepted = false;
 			behind_defer(store, request, BEHIND_WAIT_ANSWER, RSHM_E_UNKNOWN);
 		} else {
-			list_remove(list, request);
+			request_list_remove(list, request);
 			through_refuse(store, request, all ? RSHM_E_CLOSED : RSHM_E_TIMEDOUT);
 		}
 	}

@@ -13,6 +13,7 @@
 #include "agent/base/text.h"
 #include "agent/store/embedded/embedded.h"
 #include "agent/store/embedded/record.h"
+#include "agent/store/request_list.h"
 #include "agent/store/store.h"
 
 #define EMBEDDED_ENV_MAGIC 0x454d4245u
@@ -20,12 +21,6 @@
 #define EMBEDDED_FORMAT 1u
 #define EMBEDDED_TABLES_MAX 16u
 #define EMBEDDED_READERS_MAX 1024u /* workers times nesting, and the operator's tools */
-
-/* A list of requests by their `next`. */
-struct request_list {
-	struct store_request *first, *last;
-	uint32_t count;
-};
 
 struct embedded_env {
 	uint32_t magic;
@@ -85,8 +80,6 @@ struct embedded_store {
 	struct request_list finished;
 	bool posted;
 };
-
-void request_list_append(struct request_list *list, struct store_request *request);
 
 /* file.c: all before the environment is opened. */
 int file_prepare(const char *path, struct text *error);

@@ -36,25 +36,6 @@ static struct embedded_store *embedded_store_of(struct store *store)
 	return (struct embedded_store *)(void *)store;
 }
 
-void request_list_append(struct request_list *list, struct store_request *request)
-{
-	request->next = NULL;
-	request->prev = list->last;
-	if (list->last != NULL)
-		list->last->next = request;
-	else
-		list->first = request;
-	list->last = request;
-	list->count++;
-}
-
-static void request_list_remove(struct request_list *list, struct store_request *request)
-{
-	*(request->prev != NULL ? &request->prev->next : &list->first) = request->next;
-	*(request->next != NULL ? &request->next->prev : &list->last) = request->prev;
-	list->count--;
-}
-
 /* ---- answering ---------------------------------------------------------------------------------------------- */
 
 /* The request is the caller's again when this returns. */

@@ -3,16 +3,18 @@
  *
  * One sentinel at a time is talked to: it is asked SENTINEL MASTER, and then subscribed to +switch-master, so that we hear of
  * a failover at once. The next one is asked when this one is lost or silent, when a connection to the master is lost or the
- * server there says that it is none, and every sentinel_refresh_ms; not more often than FAILOVER_LEAST_MS, and not before a
- * question is answered or its time is up.
+ * server there says that it is none, and every sentinel_refresh_ms; not more often than every sentinel_retry_ms, and not
+ * before a question is answered or its time is up.
  *
  * After a loss nobody connects to the master before a sentinel, asked since, has named it once more: a master that died and
- * was started again holds itself to be one, with whatever it has, until sentinels reach it.
+ * was started again holds itself to be one, with whatever it has, until sentinels reach it. A sentinel that holds it to be
+ * down itself names it and settles nothing; the others are asked, and this one again. A pool that ran empty would not have
+ * noticed a loss: it asks when it wants a connection, the sentinel that answered last.
  *
  * Sentinels may have slept, so a word whose epoch is lower than that of the last one believed is taken only if there is no
  * connection to the master, and every sentinel has said no better: they may all be new. The leader of a failover has the next
- * epoch already and still the last address; its word does not count until it is done. Each connection asks its server for its role before it is used: a word that is out of
- * date costs a connect, never a write to a replica.
+ * epoch already and still the last address; its word does not count until it is done. Each connection asks its server for its
+ * role before it is used: a word that is out of date costs a connect, never a write to a replica.
  *
  * Another master is another server: all connections to the old one end, its feed with them, which fences; what was in flight
  * there is unknown. The old one, should it come back, is not written to, because nobody is connected to it. Its clients are
@@ -27,7 +29,6 @@
 #include "agent/store/redis/redis_priv.h"
 #include "shm/msg.h"
 
-#define FAILOVER_LEAST_MS 200u
 #define FAILOVER_SAME_TROUBLE_MS 60000u
 #define FAILOVER_CHANNEL "+switch-master"
 
@@ -40,6 +41,11 @@ bool redis_failover_allows(const struct redis_store *store)
 
 	return failover->sentinels.count == 0 ||
 	       (failover->master.port != 0 && failover->doubts_settled == failover->doubts);
+}
+
+bool redis_failover_spares(const struct redis_store *store)
+{
+	return store->failover.sentinels.count == 0 || (store->failover.talks && redis_failover_allows(store));
 }
 
 const struct redis_address *redis_failover_asked(const struct redis_store *store)
@@ -84,14 +90,28 @@ static void schedule(struct redis_store *store, uint64_t at_ms)
 	redis_store_wake(store, store->failover.due_ms);
 }
 
+/* As soon as may be. */
+static void schedule_soon(struct redis_store *store)
+{
+	uint64_t now_ms = clock_monotonic_ms(), at_ms = store->failover.begun_ms + store->config.sentinel_retry_ms;
+
+	schedule(store, at_ms > now_ms ? at_ms : now_ms);
+}
+
 void redis_failover_doubt(struct redis_store *store)
 {
-	uint64_t now_ms = clock_monotonic_ms(), at_ms = store->failover.begun_ms + FAILOVER_LEAST_MS;
-
 	if (store->failover.sentinels.count == 0 || store->closing)
 		return;
 	store->failover.doubts++;
-	schedule(store, at_ms > now_ms ? at_ms : now_ms);
+	schedule_soon(store);
+}
+
+void redis_failover_on_empty(struct redis_store *store)
+{
+	/* The one that answered is as good as the next, and there. */
+	if (store->failover.talks)
+		store->failover.next = store->failover.asked_index;
+	redis_failover_doubt(store);
 }
 
 static void note_trouble(struct redis_store *store, const char *what)
@@ -137,6 +157,8 @@ static void move_to(struct redis_store *store, const struct redis_address *maste
 		redis_connection_lose(pool->first, reason, RSHM_OK);
 	pool->failures = 0;
 	pool->connect_ms = 0;
+	/* What the old one could not do says nothing of this one. */
+	pool->kill_impossible = false;
 	redis_store_wake(store, clock_monotonic_ms());
 }
 
@@ -155,13 +177,17 @@ static void take_word(struct redis_store *store, const struct redis_sentinel_wor
 	}
 	failover->lower = 0;
 	failover->epoch = word->epoch;
-	failover->doubts_settled = failover->doubts_asked;
+	if (word->master.port != failover->master.port || strcmp(word->master.host, failover->master.host) != 0) {
+		move_to(store, &word->master);
+		/* All doubts were of the old one. */
+		failover->doubts_asked = failover->doubts;
+		failover->doubts += word->down;
+	}
+	if (!word->down)
+		failover->doubts_settled = failover->doubts_asked;
+	else if (!redis_failover_allows(store))
+		note_trouble(store, "it holds the master to be down");
 	redis_store_wake(store, clock_monotonic_ms());
-	if (word->master.port == failover->master.port && strcmp(word->master.host, failover->master.host) == 0)
-		return;
-	move_to(store, &word->master);
-	/* All of them were of the old one. */
-	failover->doubts_settled = failover->doubts;
 }
 
 /* ---- the sentinel ---------------------------------------------------------------------------------------------- */
@@ -231,7 +257,7 @@ void redis_failover_on_reply(struct redis_connection *sentinel, const struct red
 	subscribe(sentinel);
 	take_word(store, &word);
 	if (!redis_failover_allows(store))
-		schedule(store, failover->begun_ms + FAILOVER_LEAST_MS);
+		schedule_soon(store);
 }
 
 bool redis_failover_on_push(struct redis_connection *sentinel, const struct redis_reply *push)
@@ -250,7 +276,7 @@ bool redis_failover_on_push(struct redis_connection *sentinel, const struct redi
 	if (redis_reply_page_next(push, &position, &bytes, &length) && length > name_length &&
 	    memcmp(bytes, failover->sentinels.master, name_length) == 0 && bytes[name_length] == ' ') {
 		failover->next = failover->asked_index;
-		schedule(store, failover->begun_ms + FAILOVER_LEAST_MS);
+		schedule_soon(store);
 	}
 	return true;
 }

@@ -13,7 +13,7 @@
  * newer write of ours. So the lost connection's CLIENT ID is noted; while such notes exist no write goes out on any
  * connection, and the next thing sent is CLIENT KILL ID for each. An id means something only in the life of the server
  * that gave it: notes fall when INFO tells another run_id, for that server's clients died with it. Where the server cannot
- * tell ids or refuses the kill, the log says so once, and writes go on without the barrier.
+ * tell ids, tells nobody any more who it is, or refuses the kill, the log says so once, and writes go on without the barrier.
  */
 #include <stdio.h>
 #include <string.h>
@@ -27,7 +27,7 @@
 #define POOL_GATHER_MAX 32u /* requests in flight up to which the first connection takes all */
 #define POOL_OUTPUT_MAX (64u << 10)
 #define POOL_KILL_RETRY_MS 100u
-
+#define POOL_NO_IDS "the server does not tell CLIENT ID and run_id"
 #define POOL_SAME_TROUBLE_MS 10000u
 
 static struct log_limit trouble_limit = LOG_LIMIT(20, 10000);
@@ -73,7 +73,7 @@ static struct redis_connection *pool_pick(const struct redis_store *store, bool 
 }
 
 /* The writes that may go out on the pool's connections. NULL: none. */
-static struct redis_list *pool_next_writes(struct redis_store *store)
+static struct request_list *pool_next_writes(struct redis_store *store)
 {
 	if (store->pool.kills_count > 0)
 		return NULL;
@@ -83,9 +83,9 @@ static struct redis_list *pool_next_writes(struct redis_store *store)
 }
 
 /* The list whose turn it is: they take turns while both have something that may go. */
-static struct redis_list *pool_next_list(struct redis_store *store, bool *turn)
+static struct request_list *pool_next_list(struct redis_store *store, bool *turn)
 {
-	struct redis_list *writes = pool_next_writes(store);
+	struct request_list *writes = pool_next_writes(store);
 
 	*turn = !*turn;
 	if (writes != NULL && (*turn || store->reads.count == 0))
@@ -93,13 +93,13 @@ static struct redis_list *pool_next_list(struct redis_store *store, bool *turn)
 	return store->reads.count > 0 ? &store->reads : NULL;
 }
 
-static void pool_send(struct redis_connection *connection, struct redis_list *list)
+static void pool_send(struct redis_connection *connection, struct request_list *list)
 {
 	struct redis_store *store = connection->store;
 	struct store_request *request = list->first;
 	int status;
 
-	redis_list_remove(list, request);
+	request_list_remove(list, request);
 	status = redis_command_send(connection, request);
 	if (status != RSHM_OK)
 		redis_store_defer(store, request, status);
@@ -121,8 +121,13 @@ static void pool_open_one(struct redis_store *store)
 	struct redis_connection *connection;
 	uint64_t now_ms = clock_monotonic_ms();
 
-	if (store->closing || pool->connecting > 0 || pool->count >= store->config.pool_max ||
-	    !redis_failover_allows(store))
+	if (store->closing || pool->connecting > 0 || pool->count >= store->config.pool_max)
+		return;
+	if (pool->ran_empty) {
+		pool->ran_empty = false;
+		redis_failover_on_empty(store);
+	}
+	if (!redis_failover_allows(store))
 		return;
 	if (now_ms < pool->connect_ms) {
 		redis_store_wake(store, pool->connect_ms);
@@ -145,7 +150,7 @@ static void pool_open_one(struct redis_store *store)
 void redis_pool_dispatch(struct redis_store *store)
 {
 	struct redis_pool *pool = &store->pool;
-	struct redis_list *list;
+	struct request_list *list;
 	bool crowded = false, turn = false;
 
 	pool_dispatch_tracked(store);
@@ -187,7 +192,7 @@ void redis_pool_add_kill(struct redis_connection *connection)
 	if (store->closing)
 		return;
 	if (connection->client_id == 0 || connection->server_number == 0) {
-		pool_give_up_barrier(store, "the server does not tell CLIENT ID and run_id");
+		pool_give_up_barrier(store, POOL_NO_IDS);
 		return;
 	}
 	/* Ids of a server that is no more. */
@@ -219,12 +224,20 @@ static void pool_send_kills(struct redis_store *store)
 {
 	struct redis_pool *pool = &store->pool;
 	struct redis_connection *connection = pool->first;
+	bool nameless = false;
 
-	while (connection != NULL &&
-	       (connection->state != REDIS_CONNECTION_READY || connection->server_number != pool->server_number))
-		connection = connection->next;
-	if (connection == NULL)
+	for (; connection != NULL; connection = connection->next) {
+		if (connection->state != REDIS_CONNECTION_READY)
+			continue;
+		if (connection->server_number == pool->server_number)
+			break;
+		nameless |= connection->server_number == 0;
+	}
+	if (connection == NULL) {
+		if (pool->kills_count > 0 && nameless)
+			pool_give_up_barrier(store, POOL_NO_IDS);
 		return;
+	}
 	for (uint32_t i = 0; i < pool->kills_count; i++) {
 		if (pool->kills[i].sent)
 			continue;
@@ -343,6 +356,7 @@ void redis_pool_on_lost(struct redis_connection *connection, enum redis_connecti
 		pool->connecting--;
 	if (store->closing)
 		return;
+	pool->ran_empty = pool->count == 0 && reason == NULL;
 	if (pool->ready == 0 && pool->absent_ms == 0 && reason != NULL)
 		pool->absent_ms = now_ms;
 	redis_pool_count_loss(store, state, reason != NULL);
@@ -397,7 +411,7 @@ static void pool_look_at(struct redis_store *store, struct redis_connection *con
 	if (connection->state != REDIS_CONNECTION_READY)
 		return;
 	/* There would be no other; the word that allows one wakes us. */
-	if (!redis_failover_allows(store))
+	if (!redis_failover_spares(store))
 		return;
 	if (connection->retire_ms <= now_ms || (spare && connection->idle_since_ms + idle_ms <= now_ms)) {
 		redis_pool_retire(connection);

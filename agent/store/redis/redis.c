@@ -99,7 +99,7 @@ static int store_admit(struct redis_store *store, const struct store_request *re
 	return store_absence(store, now_ms);
 }
 
-struct redis_list *redis_store_queue(struct redis_store *store, const struct store_request *request)
+struct request_list *redis_store_queue(struct redis_store *store, const struct store_request *request)
 {
 	if (!redis_request_is_write(request))
 		return &store->reads;
@@ -123,7 +123,7 @@ void redis_store_take(struct redis_store *store, struct store_request *request)
 		redis_store_defer(store, request, status);
 		return;
 	}
-	redis_list_append(redis_store_queue(store, request), request);
+	request_list_append(redis_store_queue(store, request), request);
 	redis_store_wake(store, request->deadline_ms);
 	redis_pool_dispatch(store);
 }
@@ -161,7 +161,7 @@ void redis_store_answer(struct redis_store *store, struct store_request *request
 void redis_store_defer(struct redis_store *store, struct store_request *request, int status)
 {
 	request->status = status;
-	redis_list_append(&store->deferred, request);
+	request_list_append(&store->deferred, request);
 	if (!uv_is_closing((uv_handle_t *)&store->idle))
 		(void)uv_idle_start(&store->idle, store_on_idle);
 }
@@ -183,7 +183,7 @@ void redis_store_retry(struct redis_store *store, struct store_request *request,
 	request->attempts++;
 	request->state = (uint32_t)due_ms;
 	metric_add(store->metrics, STORE_REDIS_RETRIED, 1);
-	redis_list_append(&store->retrying, request);
+	request_list_append(&store->retrying, request);
 	redis_store_wake(store, due_ms);
 }
 
@@ -234,7 +234,7 @@ void redis_store_wake(struct redis_store *store, uint64_t at_ms)
 }
 
 /* Answers what has waited too long, or at all if `absence` says so. */
-static void store_expire(struct redis_store *store, struct redis_list *list, uint64_t now_ms, int absence)
+static void store_expire(struct redis_store *store, struct request_list *list, uint64_t now_ms, int absence)
 {
 	struct store_request *request = list->first, *next;
 
@@ -243,7 +243,7 @@ static void store_expire(struct redis_store *store, struct redis_list *list, uin
 
 		next = request->next;
 		if (expired || absence != RSHM_OK) {
-			redis_list_remove(list, request);
+			request_list_remove(list, request);
 			redis_store_defer(store, request, expired ? RSHM_E_TIMEDOUT : absence);
 		} else {
 			redis_store_wake(store, request->deadline_ms);
@@ -264,8 +264,8 @@ static void store_resume_retries(struct redis_store *store, uint64_t now_ms)
 			redis_store_wake(store, now_ms + (uint64_t)left_ms);
 			continue;
 		}
-		redis_list_remove(&store->retrying, request);
-		redis_list_append(redis_store_queue(store, request), request);
+		request_list_remove(&store->retrying, request);
+		request_list_append(redis_store_queue(store, request), request);
 	}
 }
 
@@ -334,7 +334,7 @@ void redis_store_on_handle_closed(struct redis_store *store)
 	while (store->deferred.first != NULL) {
 		struct store_request *request = store->deferred.first;
 
-		redis_list_remove(&store->deferred, request);
+		request_list_remove(&store->deferred, request);
 		redis_store_answer(store, request, request->status);
 	}
 	must(store->pending == 0);
@@ -356,7 +356,7 @@ static void store_on_idle(uv_idle_t *idle)
 	for (uint32_t left = store->deferred.count; left > 0; left--) {
 		struct store_request *request = store->deferred.first;
 
-		redis_list_remove(&store->deferred, request);
+		request_list_remove(&store->deferred, request);
 		redis_store_answer(store, request, request->status);
 	}
 	if (store->deferred.count > 0)
@@ -369,12 +369,12 @@ static void store_on_idle(uv_idle_t *idle)
 	uv_close((uv_handle_t *)&store->idle, store_on_own_closed);
 }
 
-static void store_give_back(struct redis_store *store, struct redis_list *list)
+static void store_give_back(struct redis_store *store, struct request_list *list)
 {
 	while (list->first != NULL) {
 		struct store_request *request = list->first;
 
-		redis_list_remove(list, request);
+		request_list_remove(list, request);
 		redis_store_defer(store, request, RSHM_E_CLOSED);
 	}
 }
@@ -560,20 +560,4 @@ int store_redis_create(uv_loop_t *loop, const struct store_redis_config *config,
 	redis_store_wake(store, clock_monotonic_ms());
 	*ret = &store->store;
 	return RSHM_OK;
-}
-
-void redis_list_append(struct redis_list *list, struct store_request *request)
-{
-	request->next = NULL;
-	request->prev = list->last;
-	*(list->last != NULL ? &list->last->next : &list->first) = request;
-	list->last = request;
-	list->count++;
-}
-
-void redis_list_remove(struct redis_list *list, struct store_request *request)
-{
-	*(request->prev != NULL ? &request->prev->next : &list->first) = request->next;
-	*(request->next != NULL ? &request->next->prev : &list->last) = request->prev;
-	list->count--;
 }

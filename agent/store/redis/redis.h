@@ -49,8 +49,9 @@ struct store_redis_config {
 	const char *watch_tenant; /* lent: only changes of this tenant are asked for; NULL: all */
 	uint64_t
 		sentinel_refresh_ms; /* between two questions to sentinels when nothing is amiss; a tenth more or less */
-	uint64_t lease_ms;           /* of the watcher: canaries come every quarter of it, 500 ms at most */
-	size_t envelope_max;         /* bytes of an envelope; larger ones are neither written nor read */
+	uint64_t sentinel_retry_ms;    /* between two questions at least, while something is amiss */
+	uint64_t lease_ms;             /* of the watcher: canaries come every quarter of it, 500 ms at most */
+	size_t envelope_max;           /* bytes of an envelope; larger ones are neither written nor read */
 	const struct redis_node *node; /* of node.h, lent: this server is a node of a cluster; else NULL */
 };
 
@@ -62,7 +63,7 @@ struct store_redis_config {
 		.pool_max = 10, .idle_timeout_ms = 600000, .lifetime_ms = 3600000, .connect_timeout_ms = 5000,       \
 		.command_timeout_ms = 5000, .connect_grace_ms = 250, .retry_attempts = 3, .retry_delay_ms = 100,     \
 		.retry_max_delay_ms = 2000, .enable_pipelining = true, .max_pipeline_size = 100, .queue_max = 16384, \
-		.envelope_max = 21u << 20, .lease_ms = 2000, .sentinel_refresh_ms = 10000                            \
+		.envelope_max = 21u << 20, .lease_ms = 2000, .sentinel_refresh_ms = 10000, .sentinel_retry_ms = 200  \
 	}
 
 /* What store_redis_metrics() counts. */

@@ -35,6 +35,7 @@
 #include "agent/store/redis/reply.h"
 #include "agent/store/redis/sentinel.h"
 #include "agent/store/redis/url.h"
+#include "agent/store/request_list.h"
 #include "agent/store/store.h"
 
 #define REDIS_STORE_MAGIC 0x72656473u
@@ -161,6 +162,7 @@ struct redis_pool {
 	uint32_t ready;           /* of these, READY */
 	uint32_t connecting;      /* of these, not yet ready: one at a time */
 	uint32_t failures;        /* of connecting, in a row */
+	bool ran_empty;           /* the last one was closed, and not lost */
 	uint64_t connect_ms;      /* not before: back-off */
 	uint64_t absent_ms;       /* since when a connection is wanted and none is ready; 0: not so */
 	int refusal;              /* 0, or what requests are told while the server refuses our log-in */
@@ -239,11 +241,6 @@ struct redis_failover {
 	uint64_t logged_ms;
 };
 
-struct redis_list {
-	struct store_request *first, *last;
-	uint32_t count;
-};
-
 struct redis_store {
 	struct store store; /* first */
 	uint32_t magic;
@@ -267,10 +264,10 @@ struct redis_store {
 	struct redis_tracking tracking;
 	struct redis_failover failover;
 	struct redis_connection *dirty;
-	struct redis_list reads, writes; /* wait for a connection */
-	struct redis_list tracked;       /* writes that the writer takes where there is one */
-	struct redis_list retrying;      /* wait for their pause to end, which request->state tells */
-	struct redis_list deferred;      /* answered in the next turn, with request->status */
+	struct request_list reads, writes; /* wait for a connection */
+	struct request_list tracked;       /* writes that the writer takes where there is one */
+	struct request_list retrying;      /* wait for their pause to end, which request->state tells */
+	struct request_list deferred;      /* answered in the next turn, with request->status */
 	uint64_t pending;
 	bool no_unlink;
 	bool closing;
@@ -294,7 +291,7 @@ static inline bool redis_request_is_write(const struct store_request *request)
 	       request->op != STORE_LIST && request->op != STORE_GENERATION;
 }
 /* Where a request waits. */
-struct redis_list *redis_store_queue(struct redis_store *store, const struct store_request *request);
+struct request_list *redis_store_queue(struct redis_store *store, const struct store_request *request);
 /* Nothing later than `at_ms` will be missed. */
 void redis_store_wake(struct redis_store *store, uint64_t at_ms);
 /* Answers now; not from inside submit. */
@@ -313,8 +310,6 @@ void redis_store_log_error(struct redis_store *store, const char *advice, const 
 void redis_store_take(struct redis_store *store, struct store_request *request);
 /* A handle of the store, or a connection with all of its, is closed. */
 void redis_store_on_handle_closed(struct redis_store *store);
-void redis_list_append(struct redis_list *list, struct store_request *request);
-void redis_list_remove(struct redis_list *list, struct store_request *request);
 
 /* pool.c */
 /* Sends what waits, as far as connections can take it, and opens one if they cannot. */
@@ -351,12 +346,16 @@ void redis_node_note(const struct redis_store *store, int status);
 /* failover.c; all do nothing, or allow, where the URL names the server */
 /* Whether connections may be made to where the URL, or the last word of a sentinel, says the server is. */
 bool redis_failover_allows(const struct redis_store *store);
+/* Whether a connection that is closed could be made again: they are allowed, and a sentinel answers. */
+bool redis_failover_spares(const struct redis_store *store);
 /* What the store is called in status and log: the master, and where it is if that is known. */
 void redis_failover_describe(const struct redis_store *store, struct text *text);
 /* Which sentinel says so, for the status. */
 void redis_failover_status(const struct redis_store *store, struct text *text);
 /* A connection to the master was lost, or the server there is none: asks soon. */
 void redis_failover_doubt(struct redis_store *store);
+/* A pool that ran empty, and would not have noticed a loss, wants a connection: asks soon. */
+void redis_failover_on_empty(struct redis_store *store);
 /* What is due. */
 void redis_failover_tick(struct redis_store *store, uint64_t now_ms);
 void redis_failover_close(struct redis_store *store);

@@ -162,6 +162,28 @@ static bool is(const char *text, size_t length, const char *wanted)
 	return length == strlen(wanted) && memcmp(text, wanted, length) == 0;
 }
 
+/* Whether a list of flags, with commas between them, has this one. */
+static bool has_flag(const char *flags, size_t length, const char *flag)
+{
+	while (length > 0) {
+		const char *comma = memchr(flags, ',', length);
+		size_t flag_length = comma != NULL ? (size_t)(comma - flags) : length;
+
+		if (is(flags, flag_length, flag))
+			return true;
+		flag_length += comma != NULL;
+		flags += flag_length;
+		length -= flag_length;
+	}
+	return false;
+}
+
+static void read_flags(const char *flags, size_t length, struct redis_sentinel_word *word)
+{
+	word->down = has_flag(flags, length, "s_down") || has_flag(flags, length, "o_down");
+	word->failing_over = has_flag(flags, length, "failover_in_progress");
+}
+
 /* A host as sentinels give it: an address, or a name if they resolve names. */
 static bool read_host(const char *text, size_t length, char ret[256])
 {
@@ -197,7 +219,7 @@ bool redis_sentinel_read(const struct redis_reply *reply, struct redis_sentinel_
 		else if (is(name, name_length, "config-epoch"))
 			has_epoch = read_number(value, value_length, UINT64_MAX, &word.epoch);
 		else if (is(name, name_length, "flags"))
-			word.failing_over = memmem(value, value_length, "failover_in_progress", 20) != NULL;
+			read_flags(value, value_length, &word);
 	}
 	if (!has_host || !has_epoch || port == 0)
 		return false;

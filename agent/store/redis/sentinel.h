@@ -36,6 +36,7 @@ struct redis_sentinel_list {
 struct redis_sentinel_word {
 	struct redis_address master;
 	uint64_t epoch;
+	bool down;         /* the sentinel itself holds it to be down: it names it, and does not vouch for it */
 	bool failing_over; /* of the leader: the epoch may be the next master's already, the address is the last one's */
 };
 

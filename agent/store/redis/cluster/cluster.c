@@ -62,22 +62,6 @@ struct cluster_store *cluster_of(struct store *store)
 	return cluster;
 }
 
-static void list_append(struct cluster_list *list, struct store_request *request)
-{
-	request->next = NULL;
-	request->prev = list->last;
-	*(list->last != NULL ? &list->last->next : &list->first) = request;
-	list->last = request;
-	list->count++;
-}
-
-static void list_remove(struct cluster_list *list, struct store_request *request)
-{
-	*(request->prev != NULL ? &request->prev->next : &list->first) = request->next;
-	*(request->next != NULL ? &request->next->prev : &list->last) = request->prev;
-	list->count--;
-}
-
 uint64_t cluster_random(struct cluster_store *cluster, uint64_t limit)
 {
 	cluster->random ^= cluster->random << 13;
@@ -97,7 +81,7 @@ void cluster_defer(struct cluster_store *cluster, struct store_request *request,
 	request->accepted = false;
 	request->slot = NULL;
 	request->status = status;
-	list_append(&cluster->deferred, request);
+	request_list_append(&cluster->deferred, request);
 	if (!uv_is_closing((uv_handle_t *)&cluster->idle))
 		(void)uv_idle_start(&cluster->idle, cluster_on_idle);
 }
@@ -107,7 +91,7 @@ static void answer_deferred(struct cluster_store *cluster, uint32_t count)
 	while (count-- > 0 && cluster->deferred.first != NULL) {
 		struct store_request *request = cluster->deferred.first;
 
-		list_remove(&cluster->deferred, request);
+		request_list_remove(&cluster->deferred, request);
 		cluster->failed += request->status < 0;
 		request->done(request);
 	}
@@ -158,7 +142,7 @@ static void cluster_submit(struct store *base, struct store_request *request)
 	}
 	now_ms = clock_monotonic_ms();
 	if (waits_for_first_map(cluster, now_ms) && cluster->waiting.count < cluster->config.node.queue_max) {
-		list_append(&cluster->waiting, request);
+		request_list_append(&cluster->waiting, request);
 		cluster_wake(cluster, cluster->begun_ms + cluster->config.node.connect_grace_ms);
 		cluster_wake(cluster, request->deadline_ms);
 		return;
@@ -173,7 +157,7 @@ void cluster_resume(struct cluster_store *cluster)
 	while (cluster->waiting.first != NULL) {
 		struct store_request *request = cluster->waiting.first;
 
-		list_remove(&cluster->waiting, request);
+		request_list_remove(&cluster->waiting, request);
 		route_by_op(cluster, request);
 	}
 }
@@ -192,7 +176,7 @@ static void expire_waiting(struct cluster_store *cluster, uint64_t now_ms)
 			cluster_wake(cluster, cluster->begun_ms + cluster->config.node.connect_grace_ms);
 			continue;
 		}
-		list_remove(&cluster->waiting, request);
+		request_list_remove(&cluster->waiting, request);
 		cluster_defer(cluster, request,
 			      cluster->closing ? RSHM_E_CLOSED
 			      : expired        ? RSHM_E_TIMEDOUT

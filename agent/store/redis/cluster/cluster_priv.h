@@ -25,6 +25,7 @@
 #include "agent/store/redis/cluster/seeds.h"
 #include "agent/store/redis/cluster/slots.h"
 #include "agent/store/redis/node.h"
+#include "agent/store/request_list.h"
 #include "agent/store/store.h"
 
 #define CLUSTER_STORE_MAGIC 0x636c7573u
@@ -44,11 +45,6 @@ struct cluster_node {
 	uint64_t used_ms;          /* when it last was given something */
 	char tag[CLUSTER_TAG_MAX]; /* of slot_tag */
 	struct cluster_feed feed;
-};
-
-struct cluster_list {
-	struct store_request *first, *last;
-	uint32_t count;
 };
 
 struct cluster_refresh {
@@ -84,8 +80,8 @@ struct cluster_store {
 	uint64_t begun_ms; /* of the store */
 	struct cluster_refresh refresh;
 	struct cluster_feeds feeds;
-	struct cluster_list waiting;  /* for the first map */
-	struct cluster_list deferred; /* answered in the next turn, with request->status */
+	struct request_list waiting;  /* for the first map */
+	struct request_list deferred; /* answered in the next turn, with request->status */
 	struct store_status past;     /* counts of nodes that are no more */
 	uint64_t failed;              /* answered here with an error */
 	uint64_t trouble_logged_ms;

@@ -4,11 +4,8 @@
  */
 #include "tests/unit/agent/store/redis/fixture.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <strings.h>
-#include <sys/socket.h>
 #include <sys/time.h>
 
 #include "agent/store/redis/cluster/cluster.h"
@@ -133,14 +130,7 @@ static void *peer_run(void *context)
 
 static void peer_start(struct peer *peer)
 {
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t length = sizeof(address);
-
-	peer->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(bind(peer->listener, (struct sockaddr *)&address, sizeof(address)), 0);
-	assert_int_equal(listen(peer->listener, 16), 0);
-	assert_int_equal(getsockname(peer->listener, (struct sockaddr *)&address, &length), 0);
-	peer->port = ntohs(address.sin_port);
+	peer->listener = fixture_listen(&peer->port);
 	assert_int_equal(pthread_create(&peer->thread, NULL, peer_run, peer), 0);
 }
 

@@ -304,6 +304,31 @@ static void refused_kill_is_said_once_and_writes_go_on(void **state)
 	assert_null(strstr(first + 1, "CLIENT KILL is not allowed"));
 }
 
+static void write_once_info_is_refused(struct fixture *f)
+{
+	struct call old = {.request.envelope = "old", .request.envelope_len = 3};
+
+	admin(f, "ACL SETUSER default -info");
+	redis_server_pause(&f->server);
+	call_start(f, &old, STORE_PUT, "k", 1, 30);
+	assert_int_equal(call_wait(f, &old), RSHM_E_UNKNOWN);
+	redis_server_resume(&f->server);
+	assert_int_equal(fixture_put(f, "k", "new", 3, 0), RSHM_OK);
+}
+
+/* The lost connection told its CLIENT ID, and the next one cannot tell whether it still means it. */
+static void writes_go_on_at_a_server_that_refuses_info_from_now_on(void **state)
+{
+	struct fixture *f = *state;
+
+	f->config.pool_min = f->config.pool_max = 1;
+	f->config.connect_grace_ms = 3000;
+	start(f);
+	assert_non_null(
+		strstr(logged_while(f, write_once_info_is_refused), "the server does not tell CLIENT ID and run_id"));
+	assert_stored(f, "k", "new", 3);
+}
+
 static void connections_killed_under_load_lose_nothing_but_their_writes(void **state)
 {
 	struct fixture *f = *state;
@@ -523,6 +548,7 @@ int main(void)
 		FAILURE_TEST(impatient_read_does_not_cost_the_others_their_connection),
 		FAILURE_TEST(timed_out_write_is_never_executed_after_a_newer_one),
 		FAILURE_TEST(refused_kill_is_said_once_and_writes_go_on),
+		FAILURE_TEST(writes_go_on_at_a_server_that_refuses_info_from_now_on),
 		FAILURE_TEST(connections_killed_under_load_lose_nothing_but_their_writes),
 		FAILURE_TEST(login_works_over_tcp_and_wrong_ones_are_named_without_secrets),
 		FAILURE_TEST(value_goes_over_tcp_in_the_chosen_database),

@@ -4,6 +4,8 @@
 #ifndef REDIS_FIXTURE_H
 #define REDIS_FIXTURE_H
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -12,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -278,6 +281,20 @@ __attribute__((unused)) static uint32_t admin_clients(struct fixture *f, unsigne
 	freeReplyObject(reply);
 	redisFree(context);
 	return count;
+}
+
+/* A listener on 127.0.0.1, for a scripted peer. */
+__attribute__((unused)) static int fixture_listen(uint16_t *ret_port)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t length = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 64), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+	*ret_port = ntohs(address.sin_port);
+	return listener;
 }
 
 /* How often the server ran a command since its statistics were reset. */

@@ -4,11 +4,8 @@
  */
 #include "tests/unit/agent/store/redis/fixture.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sys/socket.h>
 
 #include "agent/store/redis/sentinel.h"
 
@@ -180,7 +177,7 @@ struct sentinel {
 	pthread_t thread;
 	int listener;
 	uint16_t port;
-	const char *answer; /* to whatever it is asked first; NULL: nothing, ever */
+	const char *answer; /* atomic: to whatever it is asked first; NULL: nothing, ever */
 	const char *more;   /* behind it; NULL: nothing */
 	uint32_t asked;     /* atomic */
 	uint32_t stop;
@@ -192,14 +189,16 @@ static void *sentinel_run(void *context)
 	int held[64], count = 0, fd;
 
 	while ((fd = accept(sentinel->listener, NULL, NULL)) >= 0 && count < 64) {
+		const char *answer;
 		char buffer[512];
 
 		held[count++] = fd;
 		if (recv(fd, buffer, sizeof(buffer), 0) <= 0)
 			continue;
 		__atomic_add_fetch(&sentinel->asked, 1, __ATOMIC_RELAXED);
-		if (sentinel->answer != NULL)
-			(void)send(fd, sentinel->answer, strlen(sentinel->answer), MSG_NOSIGNAL);
+		answer = __atomic_load_n(&sentinel->answer, __ATOMIC_ACQUIRE);
+		if (answer != NULL)
+			(void)send(fd, answer, strlen(answer), MSG_NOSIGNAL);
 		if (sentinel->more != NULL && recv(fd, buffer, sizeof(buffer), 0) > 0)
 			(void)send(fd, sentinel->more, strlen(sentinel->more), MSG_NOSIGNAL);
 	}
@@ -210,15 +209,8 @@ static void *sentinel_run(void *context)
 
 static void sentinel_start(struct sentinel *sentinel, const char *answer, const char *more)
 {
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t length = sizeof(address);
-
 	*sentinel = (struct sentinel){.answer = answer, .more = more};
-	sentinel->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(bind(sentinel->listener, (struct sockaddr *)&address, sizeof(address)), 0);
-	assert_int_equal(listen(sentinel->listener, 64), 0);
-	assert_int_equal(getsockname(sentinel->listener, (struct sockaddr *)&address, &length), 0);
-	sentinel->port = ntohs(address.sin_port);
+	sentinel->listener = fixture_listen(&sentinel->port);
 	assert_int_equal(pthread_create(&sentinel->thread, NULL, sentinel_run, sentinel), 0);
 }
 
@@ -228,6 +220,12 @@ static void sentinel_stop(struct sentinel *sentinel)
 	shutdown(sentinel->listener, SHUT_RDWR);
 	pthread_join(sentinel->thread, NULL);
 	close(sentinel->listener);
+}
+
+/* From the next question on. */
+static void sentinel_say(struct sentinel *sentinel, const char *answer)
+{
+	__atomic_store_n(&sentinel->answer, answer, __ATOMIC_RELEASE);
 }
 
 static void open_store(struct fixture *f, const struct sentinel *first, const struct sentinel *second)
@@ -399,6 +397,311 @@ static void a_replica_is_not_used_though_a_sentinel_names_it(void **state)
 	sentinel_stop(&sentinel);
 }
 
+/* ---- the word of a sentinel that knows better ------------------------------------------------------------------ */
+
+#define UP "master"
+#define DOWN "s_down,master"
+
+/* What a sentinel says of a master on 127.0.0.1. */
+struct word {
+	char bytes[512];
+};
+
+static struct word word_of(const struct redis_server *server, const char *flags, const char *epoch)
+{
+	char port[8];
+	const char *const fields[] = {"ip", "127.0.0.1", "port", port, "flags", flags, "config-epoch", epoch, NULL};
+	struct word word;
+
+	snprintf(port, sizeof(port), "%u", (unsigned)server->port);
+	master_says(word.bytes, sizeof(word.bytes), fields);
+	return word;
+}
+
+static long long keys_in(const struct redis_server *server)
+{
+	redisContext *redis = redisConnectUnix(server->unix_path);
+	redisReply *reply = redisCommand(redis, "DBSIZE");
+	long long count;
+
+	assert_non_null(reply);
+	assert_int_equal(reply->type, REDIS_REPLY_INTEGER);
+	count = reply->integer;
+	freeReplyObject(reply);
+	redisFree(redis);
+	return count;
+}
+
+static void a_master_is_held_to_be_down_by_either_flag(void **state)
+{
+	static const struct {
+		const char *flags;
+		bool down;
+	} cases[] = {{"master", false},  {"s_down,master", true},   {"s_down,o_down,master", true},
+		     {"o_down", true},   {"s_downs,master", false}, {"master,disconnected", false},
+		     {"xs_down", false}, {"master,s_down", true},   {",", false}};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		const struct redis_server server = {.port = 1};
+		const struct word word = word_of(&server, cases[i].flags, "1");
+		struct redis_sentinel_word read = {.down = !cases[i].down};
+
+		assert_true(read_word(word.bytes, 4096, &read));
+		if (read.down != cases[i].down)
+			fail_msg("\"%s\" was read wrongly", cases[i].flags);
+	}
+}
+
+/* Started again before its sentinels have replaced it, it would be used, empty as it is. */
+static void a_master_held_to_be_down_is_not_used_after_a_loss(void **state)
+{
+	struct fixture *f = *state;
+	struct word up, down;
+	struct sentinel sentinel;
+	struct store_status status;
+
+	if (!redis_server_is_installed())
+		skip();
+	assert_int_equal(redis_server_start_tcp(&f->server, NULL), 0);
+	up = word_of(&f->server, UP, "3");
+	down = word_of(&f->server, DOWN, "3");
+	sentinel_start(&sentinel, up.bytes, NULL);
+	open_store(f, &sentinel, NULL);
+	assert_true(is_ready(f, true, 3000));
+	sentinel_say(&sentinel, down.bytes);
+	redis_server_kill(&f->server);
+	assert_int_equal(redis_server_restart(&f->server), 0);
+	assert_false(is_ready(f, false, 3000));
+	assert_false(is_ready(f, true, 1000));
+	assert_int_equal(fixture_put(f, "key", "value", 5, 0), RSHM_E_AGAIN);
+	assert_int_equal(fixture_op(f, STORE_GET, "key", 0), RSHM_E_AGAIN);
+	assert_int_equal(admin_clients(f, NULL), 0);
+	store_status(f->store, &status);
+	assert_non_null(strstr(status.detail, "it holds the master to be down"));
+	sentinel_say(&sentinel, up.bytes);
+	assert_true(is_ready(f, true, 3000));
+	assert_int_equal(fixture_put(f, "key", "value", 5, 0), RSHM_OK);
+	store_status(f->store, &status);
+	assert_null(strstr(status.detail, "down"));
+	fixture_close(f);
+	sentinel_stop(&sentinel);
+}
+
+static void one_sentinel_that_holds_the_master_to_be_up_is_enough(void **state)
+{
+	struct fixture *f = *state;
+	struct word up, down;
+	struct sentinel mistaken, right;
+	struct store_status status = {.reconnects = 0};
+
+	if (!redis_server_is_installed())
+		skip();
+	assert_int_equal(redis_server_start_tcp(&f->server, NULL), 0);
+	up = word_of(&f->server, UP, "3");
+	down = word_of(&f->server, DOWN, "3");
+	sentinel_start(&mistaken, down.bytes, NULL);
+	sentinel_start(&right, up.bytes, NULL);
+	open_store(f, &mistaken, &right);
+	assert_true(is_ready(f, true, 3000));
+	assert_int_not_equal(__atomic_load_n(&mistaken.asked, __ATOMIC_RELAXED), 0);
+	/* And once more after a loss. */
+	redis_server_kill(&f->server);
+	assert_int_equal(redis_server_restart(&f->server), 0);
+	for (int i = 0; i < 300 && status.reconnects == 0; i++) {
+		fixture_run_for(f, 10);
+		store_status(f->store, &status);
+	}
+	assert_true(is_ready(f, true, 3000));
+	fixture_close(f);
+	sentinel_stop(&mistaken);
+	sentinel_stop(&right);
+}
+
+/* The old one is left, for it was replaced; the new one waits until it is held to be up. */
+static void a_new_master_held_to_be_down_is_moved_to_but_not_used(void **state)
+{
+	struct fixture *f = *state;
+	struct redis_server other = {.pid = 0};
+	struct word before, down, up;
+	struct sentinel sentinel;
+
+	if (!redis_server_is_installed())
+		skip();
+	assert_int_equal(redis_server_start_tcp(&f->server, NULL), 0);
+	assert_int_equal(redis_server_start_tcp(&other, NULL), 0);
+	before = word_of(&f->server, UP, "3");
+	down = word_of(&other, DOWN, "4");
+	up = word_of(&other, UP, "4");
+	sentinel_start(&sentinel, before.bytes, NULL);
+	f->config.sentinel_refresh_ms = 100;
+	open_store(f, &sentinel, NULL);
+	assert_true(is_ready(f, true, 3000));
+	sentinel_say(&sentinel, down.bytes);
+	assert_false(is_ready(f, false, 3000));
+	assert_false(is_ready(f, true, 700));
+	sentinel_say(&sentinel, up.bytes);
+	assert_true(is_ready(f, true, 3000));
+	assert_int_equal(fixture_put(f, "key", "value", 5, 0), RSHM_OK);
+	assert_int_equal(keys_in(&other), 1);
+	assert_int_equal(keys_in(&f->server), 0);
+	fixture_close(f);
+	sentinel_stop(&sentinel);
+	redis_server_stop(&other);
+}
+
+/* ---- a pool that empties --------------------------------------------------------------------------------------- */
+
+/* Nobody was connected who would have noticed the loss of the master. */
+static void a_pool_that_ran_empty_asks_before_it_connects(void **state)
+{
+	struct fixture *f = *state;
+	struct redis_server other = {.pid = 0};
+	struct word before, after;
+	struct sentinel sentinel, silent;
+	struct store_status status;
+
+	if (!redis_server_is_installed())
+		skip();
+	assert_int_equal(redis_server_start_tcp(&f->server, NULL), 0);
+	assert_int_equal(redis_server_start_tcp(&other, NULL), 0);
+	before = word_of(&f->server, UP, "3");
+	after = word_of(&other, UP, "4");
+	sentinel_start(&sentinel, before.bytes, NULL);
+	sentinel_start(&silent, NULL, NULL);
+	f->config.pool_min = 0;
+	f->config.idle_timeout_ms = 50;
+	f->config.connect_grace_ms = 3000;
+	open_store(f, &sentinel, &silent);
+	assert_int_equal(fixture_put(f, "first", "value", 5, 0), RSHM_OK);
+	fixture_run_for(f, 700);
+	store_status(f->store, &status);
+	assert_int_equal(status.connections, 0);
+	assert_int_equal(status.reconnects, 0);
+	/* Nothing is asked while nothing is wanted. */
+	assert_int_equal(__atomic_load_n(&sentinel.asked, __ATOMIC_RELAXED), 1);
+	sentinel_say(&sentinel, after.bytes);
+	assert_int_equal(fixture_put(f, "second", "value", 5, 0), RSHM_OK);
+	assert_int_equal(keys_in(&f->server), 1);
+	assert_int_equal(keys_in(&other), 1);
+	/* The one that answers is asked. */
+	assert_int_equal(__atomic_load_n(&silent.asked, __ATOMIC_RELAXED), 0);
+	fixture_close(f);
+	sentinel_stop(&sentinel);
+	sentinel_stop(&silent);
+	redis_server_stop(&other);
+}
+
+/* Who would name the master, once the last connection is closed? */
+static void no_connection_is_closed_for_its_age_while_no_sentinel_answers(void **state)
+{
+	struct fixture *f = *state;
+	struct word up;
+	struct sentinel sentinel;
+
+	if (!redis_server_is_installed())
+		skip();
+	assert_int_equal(redis_server_start_tcp(&f->server, NULL), 0);
+	up = word_of(&f->server, UP, "3");
+	sentinel_start(&sentinel, up.bytes, NULL);
+	f->config.pool_min = 1;
+	f->config.pool_max = 1;
+	f->config.lifetime_ms = 300;
+	open_store(f, &sentinel, NULL);
+	assert_true(is_ready(f, true, 3000));
+	sentinel_stop(&sentinel);
+	for (int i = 0; i < 8; i++) {
+		fixture_run_for(f, 100);
+		assert_int_equal(fixture_put(f, "key", "value", 5, 0), RSHM_OK);
+	}
+	fixture_close(f);
+}
+
+/* ---- the barrier ----------------------------------------------------------------------------------------------- */
+
+/* A write that was sent to a server that does not answer, when another one is named. */
+static void lose_a_write(struct fixture *f, struct sentinel *sentinel, const struct word *next)
+{
+	struct call lost = {.request.envelope = "lost", .request.envelope_len = 4};
+
+	redis_server_pause(&f->server);
+	call_start(f, &lost, STORE_PUT, "key", 3, 5000);
+	fixture_run_for(f, 50);
+	sentinel_say(sentinel, next->bytes);
+	assert_int_equal(call_wait(f, &lost), RSHM_E_UNKNOWN);
+	redis_server_resume(&f->server);
+}
+
+static void writes_to_a_new_master_that_refuses_info_do_not_wait(void **state)
+{
+	fixture_needs_metrics();
+	struct fixture *f = *state;
+	struct redis_server other = {.pid = 0};
+	struct word first, second, third;
+	struct sentinel sentinel;
+
+	if (!redis_server_is_installed())
+		skip();
+	assert_int_equal(redis_server_start_tcp(&f->server, NULL), 0);
+	assert_int_equal(redis_server_start_tcp(&other, "--user", "default", "on", "nopass", "~*", "&*", "+@all",
+						"-info", NULL),
+			 0);
+	first = word_of(&f->server, UP, "3");
+	second = word_of(&other, UP, "4");
+	third = word_of(&f->server, UP, "5");
+	sentinel_start(&sentinel, first.bytes, NULL);
+	f->config.sentinel_refresh_ms = 100;
+	f->config.connect_grace_ms = 3000;
+	open_store(f, &sentinel, NULL);
+	assert_int_equal(fixture_put(f, "key", "old", 3, 0), RSHM_OK);
+	lose_a_write(f, &sentinel, &second);
+	assert_int_equal(fixture_put(f, "key", "new", 3, 0), RSHM_OK);
+	assert_int_equal(keys_in(&other), 1);
+	assert_int_equal(fixture_metric(f, STORE_REDIS_KILLS), 0);
+	/* The one before could do it, and can again. */
+	sentinel_say(&sentinel, third.bytes);
+	fixture_run_for(f, 700);
+	lose_a_write(f, &sentinel, &third);
+	assert_int_equal(fixture_put(f, "key", "newest", 6, 0), RSHM_OK);
+	assert_true(fixture_metric(f, STORE_REDIS_KILLS) > 0);
+	assert_stored(f, "key", "newest", 6);
+	fixture_close(f);
+	sentinel_stop(&sentinel);
+	redis_server_stop(&other);
+}
+
+/* ---- how often they are asked ---------------------------------------------------------------------------------- */
+
+/* How often a sentinel is asked in 600 ms that names a server that is no master. */
+static uint32_t questions(struct fixture *f, uint64_t retry_ms)
+{
+	struct word up = word_of(&f->server, UP, "3");
+	struct sentinel sentinel;
+	uint32_t asked;
+
+	sentinel_start(&sentinel, up.bytes, NULL);
+	f->config.sentinel_retry_ms = retry_ms;
+	f->config.retry_delay_ms = f->config.retry_max_delay_ms = 10;
+	open_store(f, &sentinel, NULL);
+	fixture_run_for(f, 600);
+	asked = __atomic_load_n(&sentinel.asked, __ATOMIC_RELAXED);
+	fixture_close(f);
+	sentinel_stop(&sentinel);
+	return asked;
+}
+
+static void sentinels_are_asked_no_more_often_than_told(void **state)
+{
+	struct fixture *f = *state;
+
+	if (!redis_server_is_installed())
+		skip();
+	assert_int_equal(redis_server_start_tcp(&f->server, "--replicaof", "127.0.0.1", "1", NULL), 0);
+	assert_int_equal(questions(f, 10000), 1);
+	assert_in_range(questions(f, 250), 2, 3);
+	assert_in_range(questions(f, 30), 4, 21);
+}
+
 static int prepare(void **state)
 {
 	*state = fixture_create();
@@ -425,6 +728,14 @@ int main(void)
 		STORE(an_older_word_is_not_taken_while_the_master_answers),
 		STORE(the_word_of_a_failovers_leader_does_not_count),
 		STORE(a_replica_is_not_used_though_a_sentinel_names_it),
+		cmocka_unit_test(a_master_is_held_to_be_down_by_either_flag),
+		STORE(a_master_held_to_be_down_is_not_used_after_a_loss),
+		STORE(one_sentinel_that_holds_the_master_to_be_up_is_enough),
+		STORE(a_new_master_held_to_be_down_is_moved_to_but_not_used),
+		STORE(a_pool_that_ran_empty_asks_before_it_connects),
+		STORE(no_connection_is_closed_for_its_age_while_no_sentinel_answers),
+		STORE(writes_to_a_new_master_that_refuses_info_do_not_wait),
+		STORE(sentinels_are_asked_no_more_often_than_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
