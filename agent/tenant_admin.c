@@ -362,12 +362,16 @@ static void erased_on_worker(void *context, int status, const struct erase_count
 {
 	struct job *job = context;
 	struct erased_message *erased = malloc(sizeof(*erased));
+	bool posted;
 
 	must(erased);
 	job->status = status;
 	job->counts = *counts;
 	*erased = (struct erased_message){.message = {.handle = erased_on_arrival}, .job = job};
-	must(mailbox_post(&job->agent->mailbox, &erased->message));
+	posted = mailbox_post(&job->agent->mailbox, &erased->message);
+	if (!posted)
+		free(erased);
+	must(posted);
 }
 
 static void delete_on_closed(void *context)

@@ -1,0 +1,151 @@
+/*
+ * tenants_admit.c - processes that ask for a tenant of the backend: they wait until what is known of it is fresh, then are let in
+ * or refused. A user who may not is told the same as for a tenant that is not there.
+ */
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/base/clock.h"
+#include "agent/base/log.h"
+#include "agent/tenants_priv.h"
+
+static void free_waiting(struct waiting *waiting)
+{
+	sodium_memzero(waiting->token, sizeof(waiting->token));
+	free(waiting);
+}
+
+static void answer_waiting(struct waiting *waiting, int status, const char *text)
+{
+	struct control_attached attached = {.status = status, .error_text = text};
+
+	waiting->done(waiting->context, &attached);
+	free_waiting(waiting);
+}
+
+void live_refuse_all(struct live_tenant *live, int status, const char *text)
+{
+	struct waiting *waiting = live->attaches;
+
+	live->attaches = NULL;
+	while (waiting) {
+		struct waiting *next = waiting->next;
+
+		answer_waiting(waiting, status, text);
+		waiting = next;
+	}
+}
+
+/* RSHM_OK, or why a peer that is of the right user is not let in. */
+static int check_token(const struct live_tenant *live, const struct control_attach *attach, bool *ret_read_only)
+{
+	struct token_checked checked = {.role = TOKEN_TENANT};
+	struct token_set *tokens;
+	int status;
+
+	*ret_read_only = false;
+	if (attach->token_len == 0)
+		return live->record->token_required ? RSHM_E_DENIED : RSHM_OK;
+	status = tenant_record_tokens(live->record, &tokens);
+	if (status < 0)
+		return status;
+	status = token_verify(tokens, attach->token, attach->token_len, clock_realtime_ms(), &checked);
+	token_set_destroy(&tokens);
+	if (status < 0)
+		log_warn("agent", "uid %u, tenant %s: token %s is %s", (unsigned int)attach->peer.uid, live->id,
+			 checked.id, token_verdict_name(checked.verdict));
+	*ret_read_only = checked.role == TOKEN_READ_ONLY;
+	return status;
+}
+
+static void decide(struct live_tenant *live, struct waiting *waiting)
+{
+	const struct control_attach *attach = &waiting->attach;
+	bool read_only;
+	char text[160];
+	int status;
+
+	if (!tenant_permits(live->tenant, attach->peer.uid, attach->peer.gid)) {
+		admission_refuse(attach, waiting->done, waiting->context);
+		free_waiting(waiting);
+		return;
+	}
+	status = check_token(live, attach, &read_only);
+	if (status < 0) {
+		snprintf(text, sizeof(text), "tenant %s: %s", live->id,
+			 attach->token_len == 0 ? "a token is required; give one when the handle is opened"
+						: "this token is not accepted");
+		answer_waiting(waiting, status, text);
+		return;
+	}
+	admission_accept(live->agent, live->tenant, live, attach, read_only, waiting->done, waiting->context);
+	free_waiting(waiting);
+}
+
+void live_admit_all(struct live_tenant *live)
+{
+	while (live->attaches) {
+		struct waiting *waiting = live->attaches;
+
+		live->attaches = waiting->next;
+		decide(live, waiting);
+	}
+}
+
+void live_tenants_attach(struct agent *a, const struct control_attach *attach, control_attached_fn *done,
+			 void *done_context)
+{
+	struct control_attached attached = {.status = RSHM_E_NOMEM, .error_text = "the agent has no memory left"};
+	struct waiting *waiting = calloc(1, sizeof(*waiting));
+	struct live_tenant *live;
+
+	if (!tenant_id_is_valid(attach->tenant) || attach->token_len > TOKEN_BYTES_MAX) {
+		free(waiting);
+		admission_refuse(attach, done, done_context);
+		return;
+	}
+	live = waiting ? live_find_or_make(a, attach->tenant) : NULL;
+	if (!live) {
+		free(waiting);
+		done(done_context, &attached);
+		return;
+	}
+	waiting->attach = *attach;
+	snprintf(waiting->tenant, sizeof(waiting->tenant), "%s", attach->tenant);
+	snprintf(waiting->program, sizeof(waiting->program), "%s", attach->program);
+	if (attach->token_len > 0)
+		memcpy(waiting->token, attach->token, attach->token_len);
+	waiting->attach.tenant = waiting->tenant;
+	waiting->attach.program = waiting->program;
+	waiting->attach.token = waiting->token;
+	waiting->done = done;
+	waiting->context = done_context;
+	waiting->next = live->attaches;
+	live->attaches = waiting;
+	if (!live_is_fresh(live))
+		live_doubt(live);
+	live_evaluate(live);
+}
+
+void live_refuse_forbidden(struct live_tenant *live)
+{
+	const char *reason;
+	char text[400];
+
+	if (!live->record || live->record->status == TENANT_DELETING) {
+		while (live->attaches) {
+			struct waiting *waiting = live->attaches;
+
+			live->attaches = waiting->next;
+			admission_refuse(&waiting->attach, waiting->done, waiting->context);
+			free_waiting(waiting);
+		}
+		return;
+	}
+	reason = json_string_value(json_object_get(live->record->document, "status_reason"));
+	snprintf(text, sizeof(text), "tenant %s is %s%s%s", live->id, tenant_status_name(live->record->status),
+		 reason && reason[0] ? ": " : "", reason ? reason : "");
+	live_refuse_all(live, RSHM_E_DENIED, text);
+}
