@@ -155,7 +155,7 @@ $(O)/pic/%.o: %.c $(O)/.flags
 	$(Q)$(COMPILE)
 
 # The library is small because applications map it hundreds of times: unused functions go, and what is no hot path is
-# compiled for size.
+# compiled for size, without the tables by which a stripped program's stack is unwound: debuggers take theirs from -g.
 PIC := -fPIC -fvisibility=hidden -ffunction-sections -fdata-sections
 $(O)/pic/%.o: EXTRA_CFLAGS = $(PIC)
 # The shared layer imports nothing but mem* (make lint proves it), so no stack protector and no fortified copies.
@@ -163,7 +163,7 @@ PURE       := -fno-stack-protector -U_FORTIFY_SOURCE
 $(call obj,$(SHM_SRC)): EXTRA_CFLAGS = $(PURE)
 $(call pic,$(SHM_SRC)): EXTRA_CFLAGS = $(PURE) $(PIC)
 COLD_SRC := $(patsubst %,client-lib/%.c,attach batch change control error fetch judge many metadata open request set sight stats thread view) shm/channel.c
-$(call pic,$(COLD_SRC)): EXTRA_CFLAGS = $(PIC) $(if $(filter 1,$(DEBUG)),,-Oz)
+$(call pic,$(COLD_SRC)): EXTRA_CFLAGS = $(PIC) $(if $(filter 1,$(DEBUG)),,-Oz -fno-asynchronous-unwind-tables)
 
 define archive-rule
 $(O)/$(call lower,$(1)).a: $(call obj,$($(1)_SRC)) $(O)/.sources

@@ -146,6 +146,7 @@ static struct serve_options serve_options(const struct config *c)
 		.warming_batch = c->cache.warming_batch_size,
 		.warming_keys_per_second = c->warming.keys_per_second,
 		.hot_set_max = c->warming.hot_set_max,
+		.hot_set_interval_ms = c->warming.save_interval_seconds * 1000,
 		.dictionary_samples_min = c->dictionary.train_samples_min,
 		.dictionary_sample_bytes = c->dictionary.sample_bytes,
 		.dictionary_bytes = (uint32_t)c->dictionary.size_bytes,

@@ -123,6 +123,7 @@ struct config {
 	} spill;
 	struct {
 		uint32_t hot_set_max, keys_per_second;
+		uint64_t save_interval_seconds;
 	} warming;
 	struct {
 		bool enabled, auto_train;

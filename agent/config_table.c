@@ -151,7 +151,7 @@ static const struct config_option options[] = {
 	 .help = "Load the hot set of the last run at start, where shared memory itself could not be kept."},
 	{FIELD(cache, warming_batch_size), .type = CONFIG_COUNT, .initial = "100", RANGE(1, 10000),
 	 .environment = "CACHE_WARMING_BATCH_SIZE",
-	 .help = "Keys of the last run's hot set that are loaded at a time."},
+	 .help = "Keys that are under way at a time while entries are loaded before they are asked for."},
 	{FIELD(cache, max_memory_bytes), .type = CONFIG_SIZE, .initial = "0", RANGE(0, 16 * T),
 	 .environment = "CACHE_MAX_MEMORY_BYTES",
 	 .help = "Shared memory of all tenants together. 0: half of what is free in /dev/shm at start."},
@@ -202,9 +202,12 @@ static const struct config_option options[] = {
 	 .help = "Keep them over a restart. Either way each is compared with the store before it is used."},
 
 	{FIELD(warming, hot_set_max), .type = CONFIG_COUNT, .initial = "100000", RANGE(0, 100000000),
-	 .help = "Keys of the hot set that are noted when stopping, to be loaded at the next start. 0: none."},
-	{FIELD(warming, keys_per_second), .type = CONFIG_COUNT, .initial = "5000", RANGE(1, 100000000),
-	 .help = "How fast the hot set of the last run is loaded at start."},
+	 .help = "Keys of the hot set that are noted, to be loaded at the next start. 0: none."},
+	{FIELD(warming, save_interval_seconds), .type = CONFIG_SECONDS, .initial = "300", RANGE(0, 30 * DAY),
+	 .help = "How often they are noted, for an agent that does not end in order. 0: only when it stops."},
+	{FIELD(warming, keys_per_second), .type = CONFIG_COUNT, .initial = "20000", RANGE(1, 100000000),
+	 .help = "How fast a tenant's entries are loaded before they are asked for: the hot set at start, and "
+		 "what riptide_warm and riptidectl warm name, together."},
 
 	{FIELD(dictionary, enabled), .type = CONFIG_BOOL, .initial = "true",
 	 .help = "Write with zstd dictionaries where there are any, and sample values to train them from: those that "

@@ -44,30 +44,55 @@ static bool buffer_add(struct buffer *b, const void *bytes, size_t n)
 	return true;
 }
 
-/* The log's order is the order of use, so what goes beyond `keys_max` is skipped at its begin. */
-static int collect(const struct hot *hot, uint64_t keys_max, struct buffer *ret, uint64_t *ret_keys)
-{
-	struct hot_figures figures;
-	struct rshm_item item;
-	uint64_t cursor = 0, skip;
-	uint32_t steps = UINT32_MAX;
+struct hotset_notes {
+	struct buffer body;
+	uint64_t keys, cursor, skip;
+};
 
+struct hotset_notes *hotset_notes_create(const struct hot *hot, uint64_t keys_max)
+{
+	struct hotset_notes *notes = calloc(1, sizeof(*notes));
+	struct hot_figures figures;
+
+	if (!notes)
+		return NULL;
+	/* The log's order is the order of use, so what goes beyond `keys_max` is skipped at its begin. */
 	hot_figures(hot, &figures);
-	skip = figures.entries > keys_max ? figures.entries - keys_max : 0;
-	while (hot_walk(hot, &cursor, &steps, &item)) {
+	notes->skip = figures.entries > keys_max ? figures.entries - keys_max : 0;
+	return notes;
+}
+
+int hotset_notes_take(struct hotset_notes *notes, const struct hot *hot, uint32_t steps)
+{
+	struct buffer *body = &notes->body;
+	struct rshm_item item;
+
+	while (hot_walk(hot, &notes->cursor, &steps, &item)) {
 		if (rshm_control_flags(item.control_a) & RSHM_FLAG_NEGATIVE)
 			continue;
-		if (skip > 0) {
-			skip--;
+		if (notes->skip > 0) {
+			notes->skip--;
 			continue;
 		}
-		if (ret->length + sizeof(item.key_len) + item.key_len > HOTSET_FILE_MAX - sizeof(struct header))
-			break;
-		if (!buffer_add(ret, &item.key_len, sizeof(item.key_len)) || !buffer_add(ret, item.key, item.key_len))
+		if (body->length + sizeof(item.key_len) + item.key_len > HOTSET_FILE_MAX - sizeof(struct header))
+			return 0;
+		if (!buffer_add(body, &item.key_len, sizeof(item.key_len)) ||
+		    !buffer_add(body, item.key, item.key_len))
 			return RSHM_E_NOMEM;
-		(*ret_keys)++;
+		notes->keys++;
 	}
-	return RSHM_OK;
+	return steps == 0;
+}
+
+void hotset_notes_destroy(struct hotset_notes **notes)
+{
+	struct hotset_notes *n = *notes;
+
+	*notes = NULL;
+	if (!n)
+		return;
+	free(n->body.bytes);
+	free(n);
 }
 
 static bool write_all(int fd, const void *bytes, size_t n)
@@ -107,19 +132,31 @@ static int write_file(const char *path, const struct header *header, const struc
 	return good ? RSHM_OK : RSHM_E_SYSTEM;
 }
 
+int64_t hotset_notes_write(const struct hotset_notes *notes, const char *path)
+{
+	struct header header = {
+		.magic = HOTSET_MAGIC,
+		.keys = notes->keys,
+		.bytes = notes->body.length,
+		.checksum = XXH3_64bits(notes->body.bytes, notes->body.length),
+	};
+	int status = write_file(path, &header, &notes->body);
+
+	return status < 0 ? status : (int64_t)notes->keys;
+}
+
 int64_t hotset_save(const struct hot *hot, const char *path, uint64_t keys_max)
 {
-	struct header header = {.magic = HOTSET_MAGIC};
-	struct buffer body = {0};
-	int status = collect(hot, keys_max, &body, &header.keys);
+	struct hotset_notes *notes = hotset_notes_create(hot, keys_max);
+	int64_t result = RSHM_E_NOMEM;
+	int more = 1;
 
-	if (status == RSHM_OK) {
-		header.bytes = body.length;
-		header.checksum = XXH3_64bits(body.bytes, body.length);
-		status = write_file(path, &header, &body);
-	}
-	free(body.bytes);
-	return status < 0 ? status : (int64_t)header.keys;
+	while (notes && more > 0)
+		more = hotset_notes_take(notes, hot, UINT32_MAX);
+	if (notes)
+		result = more < 0 ? more : hotset_notes_write(notes, path);
+	hotset_notes_destroy(&notes);
+	return result;
 }
 
 /* Do whole keys, and as many as it says, make up the bytes? */

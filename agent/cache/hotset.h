@@ -2,7 +2,7 @@
  * hotset.h - the keys of a hot tier in a file, so that the next run can load them before they are asked for.
  *
  * For what shared memory does not survive: a reboot, another layout. Keys only, least recently used first; values come from
- * the store, so nothing in the file can be stale. Both functions block on the disk: start and end of a tier only.
+ * the store, so nothing in the file can be stale. What reads or writes the file blocks on the disk.
  */
 #ifndef RIPTIDE_CACHE_HOTSET_H
 #define RIPTIDE_CACHE_HOTSET_H
@@ -19,6 +19,17 @@ struct hot;
  * how many, or RSHM_E_SYSTEM (errno says why; an older file stays), RSHM_E_NOMEM.
  */
 int64_t hotset_save(const struct hot *hot, const char *path, uint64_t keys_max);
+
+/* The same in steps, while the tier is used: what is added or goes meanwhile may or may not be noted. */
+struct hotset_notes;
+
+/* NULL: no memory. */
+struct hotset_notes *hotset_notes_create(const struct hot *hot, uint64_t keys_max);
+/* Takes keys, looking at no more than `steps` entries. 1: there are more; 0: that was all; RSHM_E_NOMEM. */
+int hotset_notes_take(struct hotset_notes *notes, const struct hot *hot, uint32_t steps);
+/* Writes what was taken, as hotset_save(). Any thread, blocks. */
+int64_t hotset_notes_write(const struct hotset_notes *notes, const char *path);
+void hotset_notes_destroy(struct hotset_notes **notes);
 
 /* The file's keys, in one piece of memory. */
 struct hotset {

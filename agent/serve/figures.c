@@ -173,7 +173,7 @@ static void report_tenant(const struct serve_tenant *tenant, struct tenant_repor
 		.hit_ns_p95 = histogram_percentile(&tenant->hit_ns, 95),
 		.hit_ns_p99 = histogram_percentile(&tenant->hit_ns, 99),
 		.warmed = tenant->warmed,
-		.warming = tenant->warming != NULL,
+		.warming = tenant->warming || pace_is_busy(&tenant->pace),
 		.tags_known = tag_epochs_count(tenant->tag_epochs),
 	};
 	evictions_figures(tenant->evictions, clock_monotonic_ms(), &ret->evictions);

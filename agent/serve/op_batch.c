@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/base/clock.h"
 #include "agent/serve/serve_priv.h"
 
-#define BATCH_WINDOW 1024u /* items under way at a time */
+#define WARM_MARGIN_MS 150u /* so long before its deadline a warming begins nothing more, and answers */
+#define BATCH_WINDOW 1024u  /* items under way at a time; of a warming, what its pace allows */
 
 struct batch_result {
 	struct rshm_batch_item head;
@@ -20,14 +22,15 @@ struct batch_result {
 };
 
 struct batch {
+	struct paced paced; /* first; of a warming */
 	struct slot *slot;
 	const unsigned char *next; /* in the body */
 	uint32_t count, started, done;
 	struct {
-		uint64_t loaded, absent, failed;
+		uint64_t loaded, absent, failed, taken; /* of the items; so many of the first were begun */
 	} warmed;
-	bool starting;
-	unsigned char *heads; /* room for the answer of a batch without values */
+	bool starting, is_warming, cut; /* nothing more is begun */
+	unsigned char *heads;           /* room for the answer of a batch without values */
 	struct batch_result results[];
 };
 
@@ -68,7 +71,9 @@ static void answer_batch(struct batch *batch)
 	struct rshm_answer head = {.status = RSHM_OK};
 
 	batch->heads = NULL;
-	if (slot->request.op == RSHM_OP_WARM) {
+	if (batch->is_warming) {
+		batch->warmed.taken = batch->started;
+		client->tenant->warmed.total += batch->started;
 		request_answer(slot, &head, NULL, 0, &batch->warmed, sizeof(batch->warmed));
 		free(bytes);
 		client_unref(client);
@@ -99,6 +104,17 @@ static void answer_batch(struct batch *batch)
 
 static void start_items(struct batch *batch);
 
+/* The answer goes out when nothing is under way and nothing more will be. */
+static void item_on_warmed(struct batch *batch, const struct entry_op *op)
+{
+	struct serve_tenant *tenant = op->tenant;
+
+	warming_count(tenant, op->status);
+	if (batch->done == batch->started && (batch->cut || batch->started == batch->count))
+		answer_batch(batch);
+	pace_leave(&tenant->pace, clock_monotonic_ms());
+}
+
 static void item_on_done(struct entry_op *op)
 {
 	struct item_context *item = op->context;
@@ -107,7 +123,7 @@ static void item_on_done(struct entry_op *op)
 	size_t n = op->result_metadata_len + op->result_value_len;
 
 	free(item);
-	if (batch->slot->request.op == RSHM_OP_WARM) {
+	if (batch->is_warming) {
 		batch->warmed.loaded += op->status == RSHM_OK;
 		batch->warmed.absent += op->status == RSHM_MISS;
 		batch->warmed.failed += op->status < 0;
@@ -131,7 +147,9 @@ static void item_on_done(struct entry_op *op)
 		}
 	}
 	batch->done++;
-	if (!batch->starting)
+	if (batch->is_warming)
+		item_on_warmed(batch, op);
+	else if (!batch->starting)
 		start_items(batch);
 }
 
@@ -161,10 +179,10 @@ static bool start_item(struct batch *batch)
 	op->flags = slot->request.flags & ~(RSHM_REQUEST_TICKET | RSHM_REQUEST_NEGATIVE);
 	op->change = head.flags;
 	op->expected_version = head.version;
-	op->quiet = slot->request.op == RSHM_OP_WARM;
+	op->quiet = batch->is_warming;
 	op->done = item_on_done;
 	op->context = context;
-	if (slot->request.op == RSHM_OP_GET_BATCH || slot->request.op == RSHM_OP_WARM)
+	if (slot->request.op == RSHM_OP_GET_BATCH || batch->is_warming)
 		entry_get(op);
 	else if (slot->request.op == RSHM_OP_SET_BATCH)
 		entry_set(op);
@@ -190,6 +208,27 @@ static void start_items(struct batch *batch)
 	}
 	if (batch->done == batch->count)
 		answer_batch(batch);
+}
+
+/* A warming's turn to begin with an item. What it has no time or memory for, the client sends again. */
+static void warming_on_turn(struct paced *paced, enum pace_turn turn)
+{
+	struct batch *batch = (struct batch *)paced;
+	struct client *client = batch->slot->client;
+	struct pace *pace = &client->tenant->pace;
+	bool is_last = batch->started + 1 == batch->count;
+
+	if (turn == PACE_GO && !client->dropped && start_item(batch)) {
+		/* The last item may have ended it all. */
+		if (!is_last)
+			pace_enter(pace, &batch->paced, clock_monotonic_ms());
+		return;
+	}
+	batch->cut = true;
+	if (batch->done == batch->started)
+		answer_batch(batch);
+	if (turn == PACE_GO)
+		pace_leave(pace, clock_monotonic_ms());
 }
 
 /* Do `items` whole items, and nothing else, make up the body? */
@@ -237,5 +276,11 @@ void batch_execute(struct slot *slot)
 		return;
 	}
 	client_ref(slot->client);
-	start_items(batch);
+	batch->is_warming = slot->request.op == RSHM_OP_WARM;
+	batch->paced.start = warming_on_turn;
+	batch->paced.until_ms = slot->request.deadline_ms - WARM_MARGIN_MS;
+	if (batch->is_warming)
+		pace_enter(&slot->client->tenant->pace, &batch->paced, clock_monotonic_ms());
+	else
+		start_items(batch);
 }

@@ -39,8 +39,9 @@ struct serve_options {
 	struct envelope_compression compression;
 	bool warm_at_start;
 	uint32_t warming_batch, warming_keys_per_second, hot_set_max;
-	const char *hot_set_folder; /* NULL: it is neither noted nor loaded */
-	uint64_t spill_read_bytes;  /* larger values are looked for on disk before the backend is asked for them */
+	uint64_t hot_set_interval_ms; /* 0: the hot set is noted at the end only */
+	const char *hot_set_folder;   /* NULL: it is neither noted nor loaded */
+	uint64_t spill_read_bytes;    /* larger values are looked for on disk before the backend is asked for them */
 	/* dictionaries: trained from so many samples, or half of so many bytes of them */
 	uint32_t dictionary_samples_min;
 	uint64_t dictionary_sample_bytes;
@@ -186,7 +187,7 @@ struct worker_report {
 };
 void worker_report(struct worker *worker, struct worker_report *ret);
 
-/* Of loading the hot set at start. */
+/* Of loading what was not asked for yet: the hot set at start, and clients' lists and prefixes. */
 struct warm_counts {
 	uint64_t loaded, absent, failed, total;
 };

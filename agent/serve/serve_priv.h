@@ -11,6 +11,7 @@
 #include "agent/cache/loading.h"
 #include "agent/coherence/lease.h"
 #include "agent/coherence/revalidate.h"
+#include "agent/serve/pace.h"
 #include "agent/serve/serve.h"
 #include "shm/channel.h"
 #include "shm/touch.h"
@@ -96,7 +97,8 @@ void entry_flush(struct entry_op *op);
 /* Jobs that walk (op_many.c); they take no turn. */
 void entry_invalidate_prefix(struct entry_op *op);
 void entry_clear(struct entry_op *op);
-void entry_warm_prefix(struct entry_op *op); /* warming.c; the value: loaded, absent, failed, u64 each */
+void entry_warm_prefix(
+	struct entry_op *op); /* warming.c; value in: a cursor, out: loaded, absent, failed u64, a cursor */
 
 /*
  * What the store has of the key, checked and decoded into op->result_*, op->version, op->expiry_ms: RSHM_OK, RSHM_MISS, or an
@@ -224,7 +226,10 @@ struct serve_tenant {
 	struct spilling *spilling;
 	struct dictionaries *dictionaries;
 	uint64_t away_since_ms;  /* the backend; 0 = it answers */
-	struct warming *warming; /* under way, or NULL */
+	struct pace pace;        /* of all that warms */
+	struct warming *warming; /* the hot set, under way, or NULL */
+	struct noting *noting;   /* the same */
+	uint64_t noted_ms;
 	struct warm_counts warmed;
 	struct tag_epochs *tag_epochs;
 	struct revalidation *revalidation;
@@ -396,10 +401,15 @@ void space_doubt(struct space *space);
 void space_stop(struct space *space);
 
 /* warming.c */
+void warming_create(struct serve_tenant *tenant);
 void warming_begin(struct serve_tenant *tenant);
 void warming_tick(struct serve_tenant *tenant, uint64_t now_ms);
+/* One more key was warmed, by whatever source. */
+void warming_count(struct serve_tenant *tenant, int status);
 /* Starts no further key. */
 void warming_stop(struct serve_tenant *tenant);
+/* No key and no file is under way. */
+bool warming_is_quiet(const struct serve_tenant *tenant);
 void warming_destroy(struct serve_tenant *tenant);
 /* Notes the hot set for the next run. Blocks on the disk. */
 void warming_save(struct serve_tenant *tenant);

@@ -107,6 +107,7 @@ static int open_books(struct serve_tenant *st)
 	if (!st->tag_epochs || !st->evictions || !st->accesses || dictionaries_create(st) < 0 ||
 	    spilling_create(st, worker->spill) < 0)
 		return RSHM_E_NOMEM;
+	warming_create(st);
 	space_init(&st->space, st, worker->store, worker->env->options.inflight_max);
 	histogram_init(&st->hit_ns);
 	return revalidation_create(&worker->loop, st->hot, &st->space.base, &name, worker->index,
@@ -204,7 +205,7 @@ static void leave(struct worker *worker, const struct serve_tenant *st)
 static bool is_quiet(const struct serve_tenant *st)
 {
 	return st->operations == 0 && st->space.pending == 0 && st->client_objects == 0 && !st->sweep &&
-	       dictionaries_are_quiet(st);
+	       dictionaries_are_quiet(st) && warming_is_quiet(st);
 }
 
 static void hot_on_closed(void *context)

@@ -142,8 +142,14 @@ static int warm_file(struct warm *w)
 static int warm_prefix(struct warm *w)
 {
 	const char *prefix = w->ctl->prefix;
-	int code = riptide_warm_prefix(w->handle, prefix, strlen(prefix), &w->sum);
+	struct riptide_cursor cursor = {.length = 0};
+	int code;
 
+	do {
+		code = riptide_warm_prefix_next(w->handle, prefix, strlen(prefix), &cursor, &w->sum);
+		show_bar(w, 0, 0);
+	} while (code == RIPTIDE_OK && cursor.length > 0);
+	end_bar(w);
 	return code < 0 ? ctl_fail_handle(w->handle, code) : CTL_OK;
 }
 

@@ -313,10 +313,22 @@ struct riptide_warmed {
 	uint64_t total;                  /* 0: not known yet */
 };
 
-/* Brings entries into shared memory before they are asked for. Blocks; counts in *ret_warmed, also when it fails midway. */
+/*
+ * Brings entries into shared memory before they are asked for, no faster than the agent's warming.keys_per_second. Goes out in
+ * pieces, of which each has the handle's timeout. Blocks; counts in *ret_warmed, also when it fails midway.
+ */
 int riptide_warm(riptide *handle, const struct riptide_item *items, size_t count, struct riptide_warmed *ret_warmed);
 
-/* The same for all keys that begin with these bytes; one request, which must end within the handle's timeout. */
+/* How far something went that goes in pieces. Begins with length 0; length 0 afterwards is the end. */
+#define RIPTIDE_CURSOR_MAX 432u
+struct riptide_cursor {
+	uint32_t length;
+	unsigned char bytes[RIPTIDE_CURSOR_MAX]; /* opaque */
+};
+
+/* The same for all keys that begin with these bytes, or a piece of them at a time; then what a piece counts is added. */
+int riptide_warm_prefix_next(riptide *handle, const void *prefix, size_t prefix_length, struct riptide_cursor *cursor,
+			     struct riptide_warmed *warmed);
 int riptide_warm_prefix(riptide *handle, const void *prefix, size_t prefix_length, struct riptide_warmed *ret_warmed);
 
 /* ---- batches ------------------------------------------------------------------------------------------------ */
