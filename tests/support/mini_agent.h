@@ -25,6 +25,7 @@ struct mini_knobs {
 	uint32_t lie_about_owner; /* AGENT_UID of somebody else */
 	uint32_t bad_answer;      /* answers whose lengths lie */
 	uint32_t batch_limit;     /* refuse batches of more items as too big */
+	uint32_t warm_limit;      /* take no more items of a list to warm; 0: all */
 	uint32_t cold;            /* put nothing into shared memory */
 	uint32_t refuse_op;       /* answer requests of this op with ... */
 	int32_t refuse_status;

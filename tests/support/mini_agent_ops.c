@@ -335,9 +335,12 @@ static void serve_many(struct mini_slot *slot)
 static void serve_warm(struct mini_slot *slot)
 {
 	const unsigned char *at = slot->body;
-	uint64_t counts[3] = {0};
+	uint32_t limit = mini.knobs->warm_limit, items = slot->request.items;
+	uint64_t counts[4] = {0}; /* loaded, absent, failed; of a list: taken */
 
-	for (uint32_t i = 0; i < slot->request.items; i++) {
+	items = limit && limit < items ? limit : items;
+	counts[3] = items;
+	for (uint32_t i = 0; i < items; i++) {
 		struct rshm_batch_item head;
 		const struct stored *entry;
 
@@ -355,7 +358,7 @@ static void serve_warm(struct mini_slot *slot)
 		publish(entry);
 		counts[0]++;
 	}
-	answer_bytes(slot, counts, sizeof(counts));
+	answer_bytes(slot, counts, (slot->request.items ? 4 : 3) * sizeof(counts[0]));
 }
 
 static void serve_batch(struct mini_slot *slot)

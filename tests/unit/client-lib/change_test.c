@@ -330,6 +330,29 @@ static void warming_with_long_keys_stays_within_a_submission(void **state)
 	free(keys);
 }
 
+static void what_the_agent_had_no_time_for_is_sent_again(void **state)
+{
+	static char keys[50][16];
+	struct fixture *f = *state;
+	struct riptide_item items[50];
+	struct riptide_warmed warmed;
+
+	for (int i = 0; i < 50; i++) {
+		items[i] = (struct riptide_item){.key = keys[i]};
+		items[i].key_length = (size_t)snprintf(keys[i], sizeof(keys[i]), "key-%d", i);
+		if (i % 2)
+			put(f, keys[i], "v");
+	}
+	/* Keys that are none stand where the agent stops, and at the ends. */
+	items[0].key_length = items[21].key_length = items[22].key_length = items[49].key_length = 0;
+	f->agent.knobs->warm_limit = 10;
+	assert_int_equal(riptide_warm(f->handle, items, 50, &warmed), RIPTIDE_OK);
+	assert_int_equal(warmed.failed, 4);
+	assert_int_equal(warmed.loaded, 23);
+	assert_int_equal(warmed.absent, 23);
+	assert_int_equal(f->agent.knobs->taken[RSHM_OP_WARM], 5);
+}
+
 static void warming_that_fails_midway_tells_how_far_it_came(void **state)
 {
 	struct fixture *f = *state;
@@ -367,6 +390,7 @@ int main(void)
 		CASE(an_invalidation_taken_and_not_answered_may_have_happened),
 		CASE(warming_goes_in_pieces_and_counts),
 		CASE(warming_with_long_keys_stays_within_a_submission),
+		CASE(what_the_agent_had_no_time_for_is_sent_again),
 		CASE(warming_that_fails_midway_tells_how_far_it_came),
 	};
 
