@@ -91,7 +91,8 @@ enum rshm_control_op {
 	RSHM_CONTROL_DICT_SHOW = 209,  /* DICTIONARY_ID */
 	RSHM_CONTROL_DICT_DROP = 210,  /* DICTIONARY_ID */
 	RSHM_CONTROL_EVICTIONS_RESET = 211,
-	RSHM_CONTROL_AUDIT = 212, /* the last LINES of the audit log; from the same */
+	RSHM_CONTROL_AUDIT = 212,   /* the last LINES of the audit log; from the same */
+	RSHM_CONTROL_METRICS = 213, /* {"text": the text format of Prometheus} */
 	/*
 	 * The tenants of the backend: a TENANT, and a JSON document that says more where the operation takes one. From
 	 * administrators of tenants; TENANT_GET of one's own from whoever may use it.

@@ -15,12 +15,6 @@
 
 #define EVICTIONS_MAGIC 0x45564943u
 
-const struct metric evictions_metrics[EVICTIONS_METRICS] = {
-	[EVICTIONS_METRIC_TOTAL] = {"cache_evictions_total", METRIC_COUNTER, "Entries that left the cache."},
-	[EVICTIONS_METRIC_BYTES] = {"cache_evicted_bytes_total", METRIC_COUNTER,
-				    "Bytes of the entries that left the cache."},
-};
-
 struct second {
 	uint64_t number; /* since the clock began */
 	uint64_t count;
@@ -28,7 +22,7 @@ struct second {
 
 struct evictions {
 	uint32_t magic;
-	struct metric_set *metrics; /* borrowed; NULL: none */
+	uint64_t past_count[EVICTION_REASONS], past_bytes[EVICTION_REASONS]; /* before the last reset */
 	/* all below is what a reset clears */
 	uint64_t since_ms;
 	uint64_t count[EVICTION_REASONS], bytes[EVICTION_REASONS];
@@ -51,14 +45,13 @@ const char *eviction_reason_name(enum eviction_reason reason)
 	return names[reason];
 }
 
-struct evictions *evictions_create(struct metric_set *metrics, uint64_t now_ms)
+struct evictions *evictions_create(uint64_t now_ms)
 {
 	struct evictions *book = calloc(1, sizeof(*book));
 
 	if (!book)
 		return NULL;
 	book->magic = EVICTIONS_MAGIC;
-	book->metrics = metrics;
 	book->since_ms = now_ms;
 	return book;
 }
@@ -112,10 +105,6 @@ void evictions_record(struct evictions *book, enum eviction_reason reason, uint6
 	}
 	remember(book, &fresh, key);
 	count_second(book, now_ms);
-	if (book->metrics) {
-		metric_add(book->metrics, EVICTIONS_METRIC_TOTAL, 1);
-		metric_add(book->metrics, EVICTIONS_METRIC_BYTES, bytes);
-	}
 }
 
 static double rate_at(const struct evictions *book, uint64_t now_ms)
@@ -149,6 +138,8 @@ void evictions_figures(const struct evictions *book, uint64_t now_ms, struct evi
 		ret->bytes[i] = book->bytes[i];
 		ret->total += book->count[i];
 		ret->total_bytes += book->bytes[i];
+		ret->ever_count[i] = book->past_count[i] + book->count[i];
+		ret->ever_bytes[i] = book->past_bytes[i] + book->bytes[i];
 	}
 	ret->idle_ms_average = idle_average(ret);
 	while (ret->recent_count < EVICTIONS_RECENT && ret->recent_count < book->recorded) {
@@ -179,6 +170,8 @@ void evictions_merge(struct evictions_figures *into, const struct evictions_figu
 	for (uint32_t i = 0; i < EVICTION_REASONS; i++) {
 		into->count[i] += from->count[i];
 		into->bytes[i] += from->bytes[i];
+		into->ever_count[i] += from->ever_count[i];
+		into->ever_bytes[i] += from->ever_bytes[i];
 	}
 	into->total += from->total;
 	into->total_bytes += from->total_bytes;
@@ -191,6 +184,12 @@ void evictions_merge(struct evictions_figures *into, const struct evictions_figu
 
 void evictions_reset(struct evictions *book, uint64_t now_ms)
 {
+	struct evictions fresh = {.magic = EVICTIONS_MAGIC, .since_ms = now_ms};
+
 	must(book->magic == EVICTIONS_MAGIC);
-	*book = (struct evictions){.magic = EVICTIONS_MAGIC, .metrics = book->metrics, .since_ms = now_ms};
+	for (uint32_t i = 0; i < EVICTION_REASONS; i++) {
+		fresh.past_count[i] = book->past_count[i] + book->count[i];
+		fresh.past_bytes[i] = book->past_bytes[i] + book->bytes[i];
+	}
+	*book = fresh;
 }

@@ -10,8 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "agent/base/metric.h"
-
 enum eviction_reason {
 	EVICTION_CAPACITY,        /* the policy made room for a newer entry */
 	EVICTION_EXPIRED,         /* its time was over */
@@ -22,9 +20,6 @@ enum eviction_reason {
 
 /* For reports: "capacity", "expired", "manual", "memory_pressure". */
 const char *eviction_reason_name(enum eviction_reason reason);
-
-enum { EVICTIONS_METRIC_TOTAL, EVICTIONS_METRIC_BYTES, EVICTIONS_METRICS };
-extern const struct metric evictions_metrics[EVICTIONS_METRICS];
 
 #define EVICTIONS_RECENT 10u
 #define EVICTIONS_WINDOW_S 60u /* of the rate */
@@ -44,6 +39,7 @@ struct eviction {
 struct evictions_figures {
 	uint64_t total, total_bytes;
 	uint64_t count[EVICTION_REASONS], bytes[EVICTION_REASONS];
+	uint64_t ever_count[EVICTION_REASONS], ever_bytes[EVICTION_REASONS]; /* a reset leaves these */
 	double rate;          /* per second, over the last EVICTIONS_WINDOW_S or since the start if that is shorter */
 	uint64_t idle_known;  /* evictions whose last access is known */
 	uint64_t idle_ms_sum; /* of these */
@@ -54,8 +50,8 @@ struct evictions_figures {
 
 struct evictions;
 
-/* `metrics`, a set over evictions_metrics, counts along and is not reset; NULL: none. Returns NULL without memory. */
-struct evictions *evictions_create(struct metric_set *metrics, uint64_t now_ms);
+/* NULL: no memory. */
+struct evictions *evictions_create(uint64_t now_ms);
 void evictions_destroy(struct evictions **book);
 
 /* The key may be NULL with key_len 0; what is kept of it is copied. */

@@ -406,6 +406,7 @@ void dispatch_message(struct connection *connection)
 	case RSHM_CONTROL_STATUS:
 	case RSHM_CONTROL_STATS:
 	case RSHM_CONTROL_CLIENTS:
+	case RSHM_CONTROL_METRICS:
 		report_begin(connection, &header);
 		break;
 	case RSHM_CONTROL_RELOAD:

@@ -45,6 +45,8 @@ static const char *operation_name(uint16_t op)
 		return "evictions reset";
 	case RSHM_CONTROL_AUDIT:
 		return "audit";
+	case RSHM_CONTROL_METRICS:
+		return "metrics";
 	case RSHM_CONTROL_TENANT_CREATE:
 		return "tenant create";
 	case RSHM_CONTROL_TENANT_GET:
@@ -76,7 +78,7 @@ static const char *operation_name(uint16_t op)
 
 static bool is_everybodys(uint16_t op)
 {
-	return op >= RSHM_CONTROL_DETACH && op <= RSHM_CONTROL_CLIENTS;
+	return (op >= RSHM_CONTROL_DETACH && op <= RSHM_CONTROL_CLIENTS) || op == RSHM_CONTROL_METRICS;
 }
 
 static bool is_operators(uint16_t op)

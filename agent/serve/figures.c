@@ -166,6 +166,8 @@ static void report_tenant(const struct serve_tenant *tenant, struct tenant_repor
 		.unswept_generations = space->generation ? space->generation - 1 - space->swept : 0,
 		.plain_bytes = tenant->counts.plain_bytes,
 		.stored_bytes = tenant->counts.stored_bytes,
+		.spilled = tenant->counts.spilled,
+		.restored = tenant->counts.restored,
 		.dictionary_sets = tenant->counts.dictionary_sets,
 		.operations_per_second_milli = figures_rate(tenant),
 		.hit_ns_mean = histogram_mean(&tenant->hit_ns),
@@ -220,4 +222,27 @@ void figures_publish(struct worker *worker)
 		publish_clients(worker->tenants[i]);
 	}
 	snapshot(worker);
+}
+
+void figures_end_tenant(struct serve_tenant *tenant)
+{
+	struct ended_tenants *ended = &tenant->worker->totals.ended;
+	const struct serve_counts *counts = &tenant->counts;
+	struct evictions_figures evictions;
+
+	ended->figures.hits += counts->hits;
+	ended->figures.hit_bytes += counts->hit_bytes;
+	ended->figures.misses += counts->misses;
+	ended->figures.stale += counts->stale;
+	ended->figures.sets += counts->sets;
+	ended->figures.deletes += counts->deletes;
+	ended->figures.requests += counts->requests;
+	ended->figures.errors += counts->errors;
+	ended->figures.evictions += rshm_load_relaxed(&tenant->figures->evictions);
+	ended->plain_bytes += counts->plain_bytes;
+	ended->stored_bytes += counts->stored_bytes;
+	ended->spilled += counts->spilled;
+	ended->restored += counts->restored;
+	evictions_figures(tenant->evictions, clock_monotonic_ms(), &evictions);
+	evictions_merge(&ended->evictions, &evictions);
 }

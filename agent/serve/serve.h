@@ -183,7 +183,12 @@ struct worker_report {
 	uint32_t loads, loads_waiting; /* keys being loaded by clients, and fetches that wait for them */
 	bool has_spill;
 	struct spill_figures spill;
-	struct histogram hit_ns; /* of all its tenants */
+	struct histogram hit_ns; /* of all its tenants, the closed ones included, as is the next */
+	struct ended_tenants {
+		struct rshm_figures figures;
+		uint64_t plain_bytes, stored_bytes, spilled, restored;
+		struct evictions_figures evictions;
+	} ended;
 };
 void worker_report(struct worker *worker, struct worker_report *ret);
 
@@ -196,6 +201,7 @@ struct warm_counts {
 struct tenant_report {
 	uint64_t generation, unswept_generations; /* 0 = not known yet */
 	uint64_t plain_bytes, stored_bytes;       /* of values written, before and after compression */
+	uint64_t spilled, restored;               /* evicted entries that went to the disk tier, and came back */
 	uint64_t dictionary_sets;                 /* values written that took a dictionary */
 	uint64_t operations_per_second_milli;
 	uint64_t hit_ns_mean, hit_ns_p50, hit_ns_p95, hit_ns_p99;

@@ -448,6 +448,8 @@ void about_execute(struct slot *slot);
 void figures_drain_client(struct client *client);
 void figures_drain_tenant(void *tenant);
 void figures_publish(struct worker *worker);
+/* Its counts go on counting in the worker's totals. */
+void figures_end_tenant(struct serve_tenant *tenant);
 /* Since the last access of the key that is known; EVICTION_IDLE_UNKNOWN. */
 uint64_t figures_idle_ms(const struct serve_tenant *tenant, const void *key, size_t key_len, uint64_t now_ms);
 /* Operations per 1,000 seconds, over the last ten. */

@@ -102,7 +102,7 @@ static int open_books(struct serve_tenant *st)
 	struct store_name name = entry_store_name(st->tenant);
 
 	st->tag_epochs = tag_epochs_create(TAG_EPOCHS_MAX, TAG_EPOCHS_BYTES);
-	st->evictions = evictions_create(NULL, clock_monotonic_ms());
+	st->evictions = evictions_create(clock_monotonic_ms());
 	st->accesses = accesses_create();
 	if (!st->tag_epochs || !st->evictions || !st->accesses || dictionaries_create(st) < 0 ||
 	    spilling_create(st, worker->spill) < 0)
@@ -199,6 +199,8 @@ static void leave(struct worker *worker, const struct serve_tenant *st)
 	}
 	must(kept + 1 == worker->tenant_count && named == kept);
 	worker->tenant_count = kept;
+	/* What it did is in the totals from the moment on that it is not in the list. */
+	worker->snapshot.ended = worker->totals.ended;
 	pthread_mutex_unlock(&worker->lock);
 }
 
@@ -214,6 +216,7 @@ static void hot_on_closed(void *context)
 	struct worker *worker = st->worker;
 	struct tenant_end end = st->end;
 
+	figures_end_tenant(st);
 	rshm_store_release(&st->figures->in_use, 0);
 	leave(worker, st);
 	free_books(st);

@@ -204,6 +204,8 @@ struct store_status {
 	uint64_t pending; /* requests not yet answered */
 	uint64_t completed, failed, retried, reconnects;
 	uint64_t entries, bytes; /* as far as the backend knows; 0 = not known */
+	uint32_t nodes, slots;   /* of a cluster: in use, and with an owner, of 16,384 */
+	uint64_t moved, asked;   /* of a cluster: requests that a node sent on */
 	struct store_journal journal;
 	struct store_feed feed;
 };

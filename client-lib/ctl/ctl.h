@@ -49,6 +49,7 @@ enum ctl_option {
 	CTL_IF_VERSION = 1 << 15,
 	CTL_BEHIND = 1 << 16,
 	CTL_TAIL = 1 << 17,
+	CTL_ALL = 1 << 18,
 };
 
 struct ctl {
@@ -133,12 +134,15 @@ int ctl_ttl(struct ctl *ctl);
 int ctl_touch(struct ctl *ctl);
 int ctl_ping(struct ctl *ctl);
 int ctl_stats(struct ctl *ctl);
+/* What `stats --all` does; totals.c. */
+int ctl_stats_all(struct ctl *ctl);
 int ctl_status(struct ctl *ctl);
 int ctl_clients(struct ctl *ctl);
 int ctl_reload(struct ctl *ctl);
 int ctl_evictions(struct ctl *ctl);
 int ctl_audit(struct ctl *ctl);
 int ctl_dict(struct ctl *ctl);
+int ctl_metrics(struct ctl *ctl);
 int ctl_tenant(struct ctl *ctl);
 int ctl_top(struct ctl *ctl);
 

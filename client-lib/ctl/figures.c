@@ -129,8 +129,11 @@ int ctl_stats(struct ctl *ctl)
 {
 	struct riptide_stats stats = {.size = sizeof(stats)};
 	riptide *handle;
-	int code, status = ctl_open(ctl, &handle);
+	int code, status;
 
+	if (ctl->given & CTL_ALL)
+		return ctl_stats_all(ctl);
+	status = ctl_open(ctl, &handle);
 	if (status != CTL_OK)
 		return status;
 	code = riptide_stats(handle, &stats);

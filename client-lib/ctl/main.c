@@ -59,7 +59,11 @@ static const struct command commands[] = {
 	 "Brings entries into shared memory. Exit status 1: at least one of the keys was not there; 6: at least one failed.\n"
 	 "  --file FILE     keys from FILE, one a line; - is stdin\n"
 	 "  --prefix PREFIX every key that begins with PREFIX\n"},
-	{"stats", ctl_stats, 0, 0, CTL_WATCH | CTL_FRAMES, "stats", "The tenant's figures on this host.\n"},
+	{"stats", ctl_stats, 0, 0, CTL_WATCH | CTL_FRAMES | CTL_ALL, "stats [--all]",
+	 "The tenant's figures on this host.\n"
+	 "  --all           of all tenants, and their total\n"},
+	{"metrics", ctl_metrics, 0, 0, 0, "metrics",
+	 "Everything that is counted, in the text format of Prometheus.\n"},
 	{"evictions", ctl_evictions, 0, 1, CTL_WATCH | CTL_FRAMES, "evictions [reset]",
 	 "What left shared memory, and why: counts, bytes, the last ten, per tenant.\n"
 	 "  reset           counts anew. For the agent's user and root\n"},

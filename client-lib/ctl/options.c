@@ -30,9 +30,9 @@ enum {
 
 /* Of the bits of enum ctl_option, in their order. */
 static const char *const names[] = {
-	"--raw", "--hex",       "--meta",       "--file",       "--ttl",    "--content-type",
-	"--tag", "-c",          "-n",           "--watch",      "--sort",   "--prefix",
-	"--yes", "--if-absent", "--if-present", "--if-version", "--behind", "--tail",
+	"--raw",        "--hex",        "--meta",   "--file", "--ttl",    "--content-type", "--tag",
+	"-c",           "-n",           "--watch",  "--sort", "--prefix", "--yes",          "--if-absent",
+	"--if-present", "--if-version", "--behind", "--tail", "--all",
 };
 
 #define OPTION(option) (OPTION_FIRST_OF_COMMANDS + __builtin_ctz(option))
@@ -63,6 +63,7 @@ static const struct option long_options[] = {
 	{"if-version", required_argument, NULL, OPTION(CTL_IF_VERSION)},
 	{"behind", no_argument, NULL, OPTION(CTL_BEHIND)},
 	{"tail", required_argument, NULL, OPTION(CTL_TAIL)},
+	{"all", no_argument, NULL, OPTION(CTL_ALL)},
 	{NULL, 0, NULL, 0},
 };
 

@@ -350,6 +350,10 @@ static void cluster_status(struct store *base, struct store_status *ret)
 	ret->ready = cluster->has_map && !cluster_is_troubled(cluster);
 	ret->pending = cluster->waiting.count + cluster->deferred.count;
 	ret->failed = cluster->failed;
+	ret->nodes = cluster->node_count - cluster->idle_count;
+	ret->slots = cluster->has_map ? cluster->covered : 0;
+	ret->moved = metric_value(cluster->metrics, STORE_CLUSTER_MOVED);
+	ret->asked = metric_value(cluster->metrics, STORE_CLUSTER_ASKED);
 	cluster_nodes_status(cluster, ret);
 	cluster_feeds_status(&cluster->feeds, &ret->feed);
 	text_init(&detail, ret->detail, sizeof(ret->detail));
@@ -357,10 +361,8 @@ static void cluster_status(struct store *base, struct store_status *ret)
 		text_append_format(&detail,
 				   "%" PRIu32 " nodes, %" PRIu32 " of %u slots, map %" PRIu64 " s old, %" PRIu64
 				   " moved, %" PRIu64 " asked; ",
-				   cluster->node_count - cluster->idle_count, cluster->covered, CLUSTER_SLOTS,
-				   (clock_monotonic_ms() - cluster->map_ms) / 1000,
-				   metric_value(cluster->metrics, STORE_CLUSTER_MOVED),
-				   metric_value(cluster->metrics, STORE_CLUSTER_ASKED));
+				   ret->nodes, ret->slots, CLUSTER_SLOTS,
+				   (clock_monotonic_ms() - cluster->map_ms) / 1000, ret->moved, ret->asked);
 	else
 		text_append_string(&detail, "not ready, no node has told the slot map; ");
 	cluster_nodes_describe(cluster, &detail);

@@ -15,13 +15,11 @@
 #define SECONDS(n) ((uint64_t)(n)*1000)
 
 static struct evictions *book;
-static struct metric_set *metrics;
 
 static int setup(void **state)
 {
 	(void)state;
-	metrics = metric_set_create("cache", evictions_metrics, EVICTIONS_METRICS);
-	book = metrics ? evictions_create(metrics, START_MS) : NULL;
+	book = evictions_create(START_MS);
 	return book ? 0 : -1;
 }
 
@@ -29,7 +27,6 @@ static int teardown(void **state)
 {
 	(void)state;
 	evictions_destroy(&book);
-	metric_set_destroy(&metrics);
 	return book == NULL ? 0 : -1;
 }
 
@@ -120,7 +117,7 @@ static void ten_of_fifteen_are_remembered_newest_first(void **state)
 
 static void evictions_of_two_books_add_up_in_a_summary(void **state)
 {
-	struct evictions *other = evictions_create(metrics, START_MS);
+	struct evictions *other = evictions_create(START_MS);
 	struct evictions_figures sum = figures_at(START_MS), f;
 
 	(void)state;
@@ -133,7 +130,8 @@ static void evictions_of_two_books_add_up_in_a_summary(void **state)
 	evictions_merge(&sum, &f);
 	assert_int_equal(sum.total, 2);
 	assert_int_equal(sum.total_bytes, 3072);
-	assert_int_equal(metric_value(metrics, EVICTIONS_METRIC_TOTAL), RIPTIDE_METRICS ? 2 : 0);
+	assert_int_equal(sum.ever_count[EVICTION_CAPACITY], 1);
+	assert_int_equal(sum.ever_bytes[EVICTION_EXPIRED], 2048);
 	evictions_destroy(&other);
 }
 
@@ -163,22 +161,7 @@ static void without_access_times_the_average_is_zero(void **state)
 	assert_true(f.recent[0].idle_ms == EVICTION_IDLE_UNKNOWN);
 }
 
-static void metric_family_of_evictions_is_there_and_counts(void **state)
-{
-	size_t count = 0;
-	const struct metric *table = metric_set_table(metrics, &count);
-
-	(void)state;
-	assert_int_equal(count, EVICTIONS_METRICS);
-	assert_string_equal(table[EVICTIONS_METRIC_TOTAL].name, "cache_evictions_total");
-	assert_string_equal(table[EVICTIONS_METRIC_BYTES].name, "cache_evicted_bytes_total");
-	assert_int_equal(table[EVICTIONS_METRIC_TOTAL].type, METRIC_COUNTER);
-	record(EVICTION_CAPACITY, 1024, SECONDS(60));
-	assert_int_equal(metric_value(metrics, EVICTIONS_METRIC_TOTAL), RIPTIDE_METRICS ? 1 : 0);
-	assert_int_equal(metric_value(metrics, EVICTIONS_METRIC_BYTES), RIPTIDE_METRICS ? 1024 : 0);
-}
-
-static void reset_clears_all_but_the_metrics(void **state)
+static void reset_clears_all_but_what_metrics_tell(void **state)
 {
 	struct evictions_figures f;
 
@@ -193,11 +176,15 @@ static void reset_clears_all_but_the_metrics(void **state)
 		assert_int_equal(f.count[i] + f.bytes[i], 0);
 	assert_near(f.rate, 0);
 	assert_near(f.idle_ms_average, 0);
-	assert_int_equal(metric_value(metrics, EVICTIONS_METRIC_TOTAL), RIPTIDE_METRICS ? 5 : 0);
+	assert_int_equal(f.ever_count[EVICTION_CAPACITY], 5);
+	assert_int_equal(f.ever_bytes[EVICTION_CAPACITY], 5 * 1024);
 	record_at(EVICTION_MANUAL, 7, 1, START_MS + 11);
 	assert_int_equal(figures_at(START_MS + 11).total, 1);
 	assert_int_equal(figures_at(START_MS + 11).recent_count, 1);
-	assert_int_equal(metric_value(metrics, EVICTIONS_METRIC_TOTAL), RIPTIDE_METRICS ? 6 : 0);
+	assert_int_equal(figures_at(START_MS + 11).ever_count[EVICTION_MANUAL], 1);
+	evictions_reset(book, START_MS + 12);
+	assert_int_equal(figures_at(START_MS + 12).ever_count[EVICTION_CAPACITY], 5);
+	assert_int_equal(figures_at(START_MS + 12).ever_bytes[EVICTION_MANUAL], 7);
 }
 
 static void memory_pressure_is_summed_up(void **state)
@@ -314,7 +301,7 @@ static void burst_in_the_first_moment_is_spread_over_a_second(void **state)
 
 static void merged_figures_are_in_order_and_weighted(void **state)
 {
-	struct evictions *other = evictions_create(NULL, START_MS);
+	struct evictions *other = evictions_create(START_MS);
 	struct evictions_figures a, b, sum = {0};
 
 	(void)state;
@@ -359,8 +346,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(evictions_of_two_books_add_up_in_a_summary, setup, teardown),
 		cmocka_unit_test_setup_teardown(average_idle_time_is_of_all, setup, teardown),
 		cmocka_unit_test_setup_teardown(without_access_times_the_average_is_zero, setup, teardown),
-		cmocka_unit_test_setup_teardown(metric_family_of_evictions_is_there_and_counts, setup, teardown),
-		cmocka_unit_test_setup_teardown(reset_clears_all_but_the_metrics, setup, teardown),
+		cmocka_unit_test_setup_teardown(reset_clears_all_but_what_metrics_tell, setup, teardown),
 		cmocka_unit_test_setup_teardown(memory_pressure_is_summed_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(mixed_reasons_add_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(remembered_entry_has_all_its_fields, setup, teardown),
