@@ -162,7 +162,7 @@ $(O)/pic/%.o: EXTRA_CFLAGS = $(PIC)
 PURE       := -fno-stack-protector -U_FORTIFY_SOURCE
 $(call obj,$(SHM_SRC)): EXTRA_CFLAGS = $(PURE)
 $(call pic,$(SHM_SRC)): EXTRA_CFLAGS = $(PURE) $(PIC)
-COLD_SRC := $(patsubst %,client-lib/%.c,attach batch change control error fetch judge many metadata open request set sight stats thread view) shm/channel.c
+COLD_SRC := $(patsubst %,client-lib/%.c,attach batch change control error fetch judge many metadata open request set sight stats tenant thread view) shm/channel.c
 $(call pic,$(COLD_SRC)): EXTRA_CFLAGS = $(PIC) $(if $(filter 1,$(DEBUG)),,-Oz -fno-asynchronous-unwind-tables)
 
 define archive-rule

@@ -411,6 +411,30 @@ struct riptide_stats {
 
 int riptide_stats(riptide *handle, struct riptide_stats *ret_stats);
 
+/* ---- tenants, for administrators ------------------------------------------------------------------------------- */
+
+/*
+ * The tenants of the backend, which all agents share. For root and the agent's own user; RIPTIDE_EDENIED for others.
+ *
+ * Documents are JSON texts; conf/tenant.md lists their members. Each call is one question to the agent's control socket, within
+ * the handle's timeout, and blocks that long. *ret_json is the tenant's document, the caller's to free(); it may be NULL.
+ * RIPTIDE_ENOTENANT: there is none. RIPTIDE_EINVALID: the document is wrong, or there is a tenant of that id already;
+ * riptide_last_error() names the member and what is right. RIPTIDE_EFULL: tenancy.max_tenants.
+ */
+
+/* {"id", "name", "owner", "plan", "quotas", …}, each of them optional; without an id one is made up. */
+int riptide_tenant_create(riptide *handle, const char *json, char **ret_json);
+int riptide_tenant_get(riptide *handle, const char *tenant, char **ret_json);
+/* `json` may be NULL, or {"after": id, "limit": 1 to 1000}. {"tenants": [...], "total": n, "next": id or null}. */
+int riptide_tenant_list(riptide *handle, const char *json, char **ret_json);
+/* The members that are given replace those of the tenant; null takes one back to its default. */
+int riptide_tenant_update(riptide *handle, const char *tenant, const char *json, char **ret_json);
+/* Nobody on this host reads or writes anything of it when this returns, on others soon; `reason` may be NULL. */
+int riptide_tenant_suspend(riptide *handle, const char *tenant, const char *reason);
+int riptide_tenant_resume(riptide *handle, const char *tenant);
+/* With everything that was stored for it, on every host; the document says how much that was. */
+int riptide_tenant_delete(riptide *handle, const char *tenant, char **ret_json);
+
 #ifdef __cplusplus
 }
 #endif
