@@ -203,6 +203,7 @@ static void a_master_that_dies_is_replaced(void **state)
 	assert_true(await_served(f, REPLACED_MS));
 	print_message("served again after %llu ms\n", (unsigned long long)(e2e_now_ms() - began_ms));
 	master = redis_sentinel_await_replaced(&group, old, REPLACED_MS);
+	assert_true(master >= 0);
 	assert_true(master >= 0 && master != old);
 	/* It comes back, and is never written to. */
 	assert_int_equal(redis_server_restart(&group.servers[old]), 0);
@@ -292,6 +293,7 @@ static void hot_copies_are_verified_again_on_the_new_master(void **state)
 	e2e_pause_ms(200);
 	assert_int_equal(redis_sentinel_failover(&group), 0);
 	master = redis_sentinel_await_replaced(&group, old, REPLACED_MS);
+	assert_true(master >= 0);
 	assert_true(await_master_in_status(f, master));
 	/* Verified once more, without having been asked for. */
 	until_ms = e2e_now_ms() + 10000;
