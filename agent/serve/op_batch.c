@@ -3,9 +3,9 @@
  *
  * The items of a body become operations like any other, a window of them at a time; the store sends all that were
  * submitted in one turn of the loop together. Results stand at the item's place, whatever order they arrive in, and the
- * answer goes out when the last one is there. An item whose value finds no staging memory left is answered
- * RSHM_E_AGAIN: the client asks for it alone. The heads of the answer are reserved before anything is changed, so that a
- * batch of writes that has run can always say so.
+ * answer goes out when the last one is there. An item whose value finds no staging memory left, or is too large for a
+ * common answer, is answered RSHM_E_AGAIN: the client asks for it alone. The heads of the answer are reserved before
+ * anything is changed, so that a batch of writes that has run can always say so.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +13,9 @@
 #include "agent/base/clock.h"
 #include "agent/serve/serve_priv.h"
 
-#define WARM_MARGIN_MS 150u /* so long before its deadline a warming begins nothing more, and answers */
-#define BATCH_WINDOW 1024u  /* items under way at a time; of a warming, what its pace allows */
+#define WARM_MARGIN_MS 150u  /* so long before its deadline a warming begins nothing more, and answers */
+#define BATCH_WINDOW 1024u   /* items under way at a time; of a warming, what its pace allows */
+#define BATCH_BIG (1u << 20) /* bytes of a value that is worth a request of its own */
 
 struct batch_result {
 	struct rshm_batch_item head;
@@ -61,11 +62,32 @@ static size_t answer_length(const struct batch *batch)
 	return total;
 }
 
+/*
+ * Leaves out big values, the largest first, until the answer fits staging memory twice: put together here, and kept
+ * until the client has fetched it.
+ */
+static void leave_out_what_is_too_big(struct batch *batch)
+{
+	while (!staging_has_room(batch->slot, 2 * answer_length(batch))) {
+		struct batch_result *largest = &batch->results[0];
+		size_t bytes;
+
+		for (uint32_t i = 1; i < batch->count; i++)
+			if (batch->results[i].head.value_len > largest->head.value_len)
+				largest = &batch->results[i];
+		if (largest->head.value_len <= BATCH_BIG)
+			return;
+		bytes = (size_t)largest->head.metadata_len + largest->head.value_len;
+		staging_give(batch->slot, largest->bytes, bytes);
+		*largest = (struct batch_result){.head = {.status = RSHM_E_AGAIN}};
+	}
+}
+
 static void answer_batch(struct batch *batch)
 {
 	struct slot *slot = batch->slot;
 	struct client *client = slot->client;
-	size_t total = answer_length(batch), at = 0;
+	size_t total, at = 0;
 	size_t heads = (size_t)batch->count * sizeof(struct rshm_batch_item);
 	unsigned char *bytes = batch->heads;
 	struct rshm_answer head = {.status = RSHM_OK};
@@ -79,6 +101,8 @@ static void answer_batch(struct batch *batch)
 		client_unref(client);
 		return;
 	}
+	leave_out_what_is_too_big(batch);
+	total = answer_length(batch);
 	if (total > heads) {
 		free(bytes);
 		bytes = total > UINT32_MAX ? NULL : staging_take(slot, total);

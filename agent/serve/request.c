@@ -30,16 +30,30 @@
 
 /* ---- memory ------------------------------------------------------------------------------------------------- */
 
+bool staging_has_room(const struct slot *slot, size_t bytes)
+{
+	const struct worker *worker = slot->client->worker;
+	const struct serve_options *options = &worker->env->options;
+
+	return worker->staging_bytes + bytes <= options->worker_staging_bytes &&
+	       slot->client->tenant->staging_bytes + bytes <= options->tenant_staging_bytes &&
+	       slot->client->staging_bytes + bytes <= options->channel_staging_bytes;
+}
+
+static void staging_discount(struct slot *slot, size_t bytes)
+{
+	slot->client->worker->staging_bytes -= bytes;
+	slot->client->tenant->staging_bytes -= bytes;
+	slot->client->staging_bytes -= bytes;
+	slot->staged -= bytes;
+}
+
 void *staging_take(struct slot *slot, size_t bytes)
 {
 	struct worker *worker = slot->client->worker;
-	struct serve_tenant *tenant = slot->client->tenant;
-	const struct serve_options *options = &worker->env->options;
 	void *memory;
 
-	if (worker->staging_bytes + bytes > options->worker_staging_bytes ||
-	    tenant->staging_bytes + bytes > options->tenant_staging_bytes ||
-	    slot->client->staging_bytes + bytes > options->channel_staging_bytes) {
+	if (!staging_has_room(slot, bytes)) {
 		worker->totals.staging_refused++;
 		return NULL;
 	}
@@ -47,10 +61,16 @@ void *staging_take(struct slot *slot, size_t bytes)
 	if (!memory)
 		return NULL;
 	worker->staging_bytes += bytes;
-	tenant->staging_bytes += bytes;
+	slot->client->tenant->staging_bytes += bytes;
 	slot->client->staging_bytes += bytes;
 	slot->staged += bytes;
 	return memory;
+}
+
+void staging_give(struct slot *slot, void *memory, size_t bytes)
+{
+	free(memory);
+	staging_discount(slot, bytes);
 }
 
 static unsigned char *body_take(struct slot *slot, size_t bytes)
@@ -89,10 +109,7 @@ void slot_clear(struct slot *slot)
 	body_give(slot);
 	free(slot->answer);
 	slot->answer = NULL;
-	slot->client->worker->staging_bytes -= slot->staged;
-	slot->client->tenant->staging_bytes -= slot->staged;
-	slot->client->staging_bytes -= slot->staged;
-	slot->staged = 0;
+	staging_discount(slot, slot->staged);
 	slot->phase = SLOT_IDLE;
 }
 

@@ -432,6 +432,9 @@ bool request_answer(struct slot *slot, const struct rshm_answer *head, const voi
 void request_fail(struct slot *slot, int status);
 /* Staging memory of a slot, bounded per worker and tenant; NULL beyond. */
 void *staging_take(struct slot *slot, size_t bytes);
+bool staging_has_room(const struct slot *slot, size_t bytes);
+/* Gives so many bytes back before the slot is cleared, which gives back the rest. `memory` is theirs. */
+void staging_give(struct slot *slot, void *memory, size_t bytes);
 void slot_clear(struct slot *slot);
 
 /* op_fetch.c */

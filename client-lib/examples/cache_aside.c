@@ -65,10 +65,12 @@ static unsigned int list_files(const char *folder, char **paths)
 	unsigned int count = 0;
 
 	for (struct dirent *e; directory && count < DOCUMENTS_MAX && (e = readdir(directory));) {
-		char *path = NULL;
+		size_t room = strlen(folder) + strlen(e->d_name) + 2;
+		char *path = e->d_name[0] == '.' ? NULL : malloc(room);
 
-		if (e->d_name[0] == '.' || asprintf(&path, "%s/%s", folder, e->d_name) < 0)
+		if (!path)
 			continue;
+		snprintf(path, room, "%s/%s", folder, e->d_name);
 		paths[count++] = path;
 	}
 	if (directory)

@@ -3,10 +3,12 @@
  * its storage port, its tests of the cache over Redis, and the workloads of its performance tests (results, not times).
  *
  * Of the contract, life times asked for and counting (5, 8, -2, no number) are in entries_test.c. A server that is not there:
- * redis_test.c. URLs that are none: failures_test.c. Sessions and checkpoints are no part of the cache.
+ * redis_test.c. URLs that are none: failures_test.c. Warming: acceptance_faults_test.c. Sessions and checkpoints are here
+ * what the cache knows them as: entries of some size, in some number, with a life time.
  */
 #include <pthread.h>
 
+#include "agent/store/compress.h"
 #include "tests/e2e/acceptance.h"
 
 #define TASKS 10
@@ -404,6 +406,77 @@ static void metadata_comes_back_from_the_store(void **state)
 	}
 }
 
+/* Written alike, so many bytes of it compress well. */
+static void fill_text(char *text, size_t length)
+{
+	for (size_t i = 0; i < length; i++)
+		text[i] = "this text compresses. "[i % 22];
+}
+
+/* 612 B above the 512 B of these settings, and 2 KB. */
+static void what_is_above_the_threshold_is_compressed_and_comes_back(void **state)
+{
+	static const size_t lengths[] = {612, 2048};
+	struct fixture *f = both_fixture(state);
+	char text[2048], key[16];
+
+	fill_text(text, sizeof(text));
+	assert_int_equal(set(f->handle, "below", text, 512), RIPTIDE_OK);
+	assert_true(stats_of(f->handle).avg_compression_ratio == 1);
+	for (size_t i = 0; i < COUNT(lengths); i++) {
+		snprintf(key, sizeof(key), "above-%zu", lengths[i]);
+		assert_int_equal(set(f->handle, key, text, lengths[i]), RIPTIDE_OK);
+	}
+	/* 512 B as they are, and less than a fifth of the rest. */
+	if (RIPTIDE_COMPRESSION)
+		assert_true(stats_of(f->handle).avg_compression_ratio < 0.35);
+	forget_hot_copies(f);
+	for (size_t i = 0; i < COUNT(lengths); i++) {
+		snprintf(key, sizeof(key), "above-%zu", lengths[i]);
+		assert_int_equal(has(f->handle, key, text, lengths[i]), RIPTIDE_OK);
+	}
+	assert_int_equal(has(f->handle, "below", text, 512), RIPTIDE_OK);
+}
+
+static int setup_low_threshold(void **state)
+{
+	acceptance_more[0] = "cache.compression_threshold_bytes=100";
+	return both_setup_embedded(state);
+}
+
+static int setup_low_threshold_redis(void **state)
+{
+	acceptance_more[0] = "cache.compression_threshold_bytes=100";
+	return both_setup_redis(state);
+}
+
+static void a_threshold_of_100_bytes_compresses_1000(void **state)
+{
+	struct riptide_set_options options = {.size = sizeof(options), .compression = RIPTIDE_COMPRESS_LZ4};
+	struct fixture *f = both_fixture(state);
+	char text[1000];
+
+	fill_text(text, sizeof(text));
+	assert_int_equal(riptide_set(f->handle, "lz4", 3, text, sizeof(text), &options, NULL), RIPTIDE_OK);
+	assert_true(!RIPTIDE_COMPRESSION || stats_of(f->handle).avg_compression_ratio < 0.2);
+	assert_int_equal(has(f->handle, "lz4", text, sizeof(text)), RIPTIDE_OK);
+	forget_hot_copies(f);
+	assert_int_equal(has(f->handle, "lz4", text, sizeof(text)), RIPTIDE_OK);
+}
+
+static void a_prefix_tells_how_many_it_removed(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	uint64_t removed = 0;
+
+	put_items(f, 3);
+	assert_int_equal(set(f->handle, "other", "v", 1), RIPTIDE_OK);
+	assert_int_equal(riptide_invalidate_prefix(f->handle, "item-", 5, &removed), RIPTIDE_OK);
+	assert_int_equal(removed, 3);
+	assert_int_equal(riptide_exists(f->handle, "item-0", 6, NULL), RIPTIDE_MISS);
+	assert_int_equal(has(f->handle, "other", "v", 1), RIPTIDE_OK);
+}
+
 static int setup_small_entries(void **state)
 {
 	acceptance_more[0] = "cache.max_entry_size_bytes=1000";
@@ -519,6 +592,72 @@ static void memory_grows_with_entries_and_clear_gives_it_back(void **state)
 	assert_int_equal(stats_of(f->handle).total_keys, 0);
 }
 
+/* Of user `number`. */
+static size_t session(int number, char text[1200])
+{
+	return (size_t)snprintf(
+		text, 1200, "{\"user\":\"user-%d\",\"status\":\"active\",\"data\":{\"key1\":\"value1\",\"key2\":%d}}",
+		number, 42 + number);
+}
+
+static void fifty_sessions_are_created_and_read(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	char key[24], text[1200];
+
+	for (int i = 0; i < 50; i++) {
+		snprintf(key, sizeof(key), "session-%d", i);
+		text[session(i, text)] = '\0';
+		assert_int_equal(set_for(f->handle, key, text, 3600000), RIPTIDE_OK);
+	}
+	for (int round = 0; round < 2; round++) {
+		for (int i = 0; i < 50; i++) {
+			uint64_t ttl_ms = 0;
+
+			snprintf(key, sizeof(key), "session-%d", i);
+			assert_int_equal(has(f->handle, key, text, session(i, text)), RIPTIDE_OK);
+			assert_int_equal(riptide_ttl(f->handle, key, strlen(key), &ttl_ms), RIPTIDE_OK);
+			assert_in_range(ttl_ms, 3500000, 3600000);
+		}
+		forget_hot_copies(f);
+	}
+}
+
+struct state_of_session {
+	int64_t numbers[100];
+	char text[512];
+};
+
+/* Twenty of 100 numbers and 512 B of text each, in one batch; all read back by another agent. */
+static void twenty_states_of_sessions_survive_their_agent(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	struct riptide_item items[20] = {{0}};
+	static struct state_of_session states[20];
+	char keys[20][24];
+
+	for (int i = 0; i < 20; i++) {
+		for (int k = 0; k < 100; k++)
+			states[i].numbers[k] = (int64_t)i * 1000 + k;
+		memset(states[i].text, 'a' + i, sizeof(states[i].text));
+		items[i].key = keys[i];
+		items[i].key_length = (size_t)snprintf(keys[i], sizeof(keys[i]), "state-%d", i);
+		items[i].value = &states[i];
+		items[i].value_length = sizeof(states[i]);
+	}
+	assert_int_equal(riptide_set_batch(f->handle, items, 20), RIPTIDE_OK);
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(items[i].status, RIPTIDE_OK);
+	forget_hot_copies(f);
+	assert_int_equal(riptide_get_batch(f->handle, items, 20), RIPTIDE_OK);
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(items[i].status, RIPTIDE_OK);
+		assert_int_equal(items[i].result.length, sizeof(states[i]));
+		assert_memory_equal(items[i].result.data, &states[i], sizeof(states[i]));
+	}
+	riptide_batch_free(items, 20);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -549,10 +688,18 @@ int main(void)
 		{"values_above_the_limit_are_refused_and_those_below_are_not [redis]",
 		 values_above_the_limit_are_refused_and_those_below_are_not, setup_small_entries_redis, teardown_more,
 		 NULL},
+		BOTH_STORES(what_is_above_the_threshold_is_compressed_and_comes_back),
+		{"a_threshold_of_100_bytes_compresses_1000 [embedded]", a_threshold_of_100_bytes_compresses_1000,
+		 setup_low_threshold, teardown_more, NULL},
+		{"a_threshold_of_100_bytes_compresses_1000 [redis]", a_threshold_of_100_bytes_compresses_1000,
+		 setup_low_threshold_redis, teardown_more, NULL},
+		BOTH_STORES(a_prefix_tells_how_many_it_removed),
 		BOTH_STORES(hundred_writes_and_reads_of_a_document),
 		BOTH_STORES(ten_tasks_of_ten_reads),
 		BOTH_STORES(five_kilobytes_that_compress),
 		BOTH_STORES(memory_grows_with_entries_and_clear_gives_it_back),
+		BOTH_STORES(fifty_sessions_are_created_and_read),
+		BOTH_STORES(twenty_states_of_sessions_survive_their_agent),
 	};
 
 	return cmocka_run_group_tests(tests, acceptance_begin, acceptance_end);

@@ -573,6 +573,54 @@ static void batches_that_lie_are_refused(void **state)
 	}
 }
 
+/* ---- loads -------------------------------------------------------------------------------------------------- */
+
+/* Has the agent make `waiter` wait for a key that `loader` is to load; the ticket of the load. */
+static uint64_t make_wait(struct raw_client *loader, struct raw_client *waiter, const char *key)
+{
+	struct rshm_request fetch = raw_fields(RSHM_OP_FETCH, strlen(key), 0);
+	struct rshm_answer answer;
+
+	fetch.operand = 60000;
+	assert_int_equal(raw_request(loader, 0, &fetch, key, &answer), RSHM_LOAD);
+	fetch.deadline_ms = rshm_now_ms() + 60000;
+	waiter->channel->slots[0].request = fetch;
+	rshm_piece_write(waiter->channel, 0, &waiter->channel->slots[0].request, 0, key, strlen(key));
+	raw_submit(waiter, 0, 1);
+	assert_false(raw_await(waiter, 0, 100));
+	return answer.version;
+}
+
+/*
+ * The answer to one client is the end of what another waits for; where that one has broken its channel meanwhile it is
+ * dropped in the middle of the first one's turn. It may stand before or behind it in the round of clients.
+ */
+static void who_is_dropped_in_the_turn_of_another_stops_nobody(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 4; round++) {
+		struct rshm_request failed = raw_fields(RSHM_OP_FETCH_FAILED, 6, 0);
+		struct raw_client clients[2], *loader = &clients[round % 2], *waiter = &clients[1 - round % 2];
+		struct rshm_answer answer;
+		char key[16];
+
+		snprintf(key, sizeof(key), "load-%d", round);
+		siege_attach(&siege, &clients[0]);
+		siege_attach(&siege, &clients[1]);
+		failed.version = make_wait(loader, waiter, key);
+		rshm_store_release32(&waiter->channel->slots[0].word, 0);
+		assert_int_equal(raw_request(loader, 0, &failed, key, &answer), RSHM_OK);
+		assert_true(raw_is_hung_up(waiter->bell, 5000));
+		assert_true(is_served_or_closed(loader, 1));
+		assert_false(raw_is_hung_up(loader->bell, 10));
+		assert_true(e2e_witness_is_well(&siege.witness, 5000));
+		raw_close(&clients[0]);
+		raw_close(&clients[1]);
+	}
+	assert_int_equal(e2e_await(&siege.agent, "workers.0.protocol_errors", siege.protocol_errors + 4, 3000),
+			 siege.protocol_errors + 4);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -582,6 +630,7 @@ int main(void)
 		CASE(lengths_and_numbers_that_lie_are_refused),
 		CASE(batches_that_lie_are_refused),
 		CASE(pieces_out_of_order_end_their_channel),
+		CASE(who_is_dropped_in_the_turn_of_another_stops_nobody),
 		CASE(a_slot_submitted_twice_ends_its_channel),
 		CASE(words_that_change_under_the_agent_end_the_channel),
 		CASE(the_channel_cannot_be_cut_grown_or_sealed),

@@ -39,28 +39,27 @@ struct fixture {
 	struct raw_client red, blue; /* as root was told: names of objects */
 };
 
-static int write_config(struct fixture *f)
+static int write_config(const struct fixture *f, int user_of_red)
 {
-	int fd;
-	FILE *file;
+	FILE *file = fopen(f->config, "we");
 
-	strcpy(f->config, "/tmp/riptide-uids.XXXXXX");
-	fd = mkstemp(f->config);
-	file = fd < 0 ? NULL : fdopen(fd, "w");
 	if (!file)
 		return -1;
-	fprintf(file, "tenant \"red\" {\n\tusers = {\"%d\"}\n}\ntenant \"blue\" {\n\tusers = {\"%d\"}\n}\n", RED,
-		BLUE);
+	fprintf(file, "tenant \"red\" {\n\tusers = {\"%d\"}\n}\ntenant \"blue\" {\n\tusers = {\"%d\"}\n}\n",
+		user_of_red, BLUE);
 	return fclose(file);
 }
 
-static int setup(void **state)
+static int start(void **state, const char *more)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	char setting[96];
-	const char *settings[] = {setting, NULL};
+	const char *settings[] = {setting, more, NULL};
+	int fd;
 
-	if (write_config(f) < 0)
+	strcpy(f->config, "/tmp/riptide-uids.XXXXXX");
+	fd = mkstemp(f->config);
+	if (fd < 0 || close(fd) < 0 || write_config(f, RED) < 0)
 		return -1;
 	snprintf(setting, sizeof(setting), "config-file=%s", f->config);
 	if (agent_process_start(&f->agent, settings) < 0)
@@ -70,6 +69,17 @@ static int setup(void **state)
 			       raw_attach(&f->blue, f->agent.socket, "blue") == RSHM_OK
 		       ? 0
 		       : -1;
+}
+
+static int setup(void **state)
+{
+	return start(state, NULL);
+}
+
+/* Its objects outlive it, for a successor to adopt. */
+static int setup_keeping(void **state)
+{
+	return start(state, "agent.keep_on_stop=true");
 }
 
 static int teardown(void **state)
@@ -263,6 +273,94 @@ static void channels_of_others_are_out_of_reach_through_proc(void **state)
 	assert_int_equal(as(RED, *state, look_into_proc), 0);
 }
 
+/* How many objects of the agent this process may open, besides the agent's own, which everybody may read. */
+static int count_readable(const struct fixture *f)
+{
+	char prefix[64], name[300];
+	DIR *folder = opendir("/dev/shm");
+	int readable = 0;
+
+	snprintf(prefix, sizeof(prefix), "riptide.%s.", f->agent.instance);
+	for (struct dirent *entry; folder && (entry = readdir(folder));) {
+		int fd;
+
+		snprintf(name, sizeof(name), "/%s", entry->d_name);
+		if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0 || strcmp(name, f->red.agent_object) == 0)
+			continue;
+		fd = shm_open(name, O_RDONLY, 0);
+		readable += fd >= 0;
+		if (fd >= 0)
+			close(fd);
+	}
+	if (folder)
+		closedir(folder);
+	return readable;
+}
+
+static int put_as_red(struct fixture *f)
+{
+	riptide *handle;
+
+	CHECK(1, e2e_open(&f->agent, "red", 3000, &handle) == RIPTIDE_OK);
+	CHECK(2, e2e_put(handle, "secret", "of red") == RIPTIDE_OK);
+	riptide_close(&handle);
+	CHECK(3, count_readable(f) == 1);
+	return 0;
+}
+
+static int find_as_the_new_red(struct fixture *f)
+{
+	riptide *handle;
+
+	CHECK(1, e2e_open(&f->agent, "red", 3000, &handle) == RIPTIDE_OK);
+	CHECK(2, e2e_check(handle, "secret", "of red", NULL) == RIPTIDE_OK);
+	riptide_close(&handle);
+	CHECK(3, count_readable(f) == 1);
+	return 0;
+}
+
+static int be_shut_out(struct fixture *f)
+{
+	CHECK(1, open_status(f, "red") == RIPTIDE_ENOTENANT);
+	CHECK(2, shm_open(f->red.segment, O_RDONLY, 0) < 0);
+	CHECK(3, count_readable(f) == 0);
+	return 0;
+}
+
+static void stop_and_start_again(struct fixture *f, int user_of_red)
+{
+	raw_close(&f->red);
+	raw_close(&f->blue);
+	assert_int_equal(agent_process_kill(&f->agent, SIGTERM), 0);
+	assert_int_equal(write_config(f, user_of_red), 0);
+	assert_int_equal(agent_process_restart(&f->agent), 0);
+	assert_int_equal(e2e_number(&f->agent, "adoptions"), 1);
+}
+
+/* The segment of before is still there with its old users: it must not be served from again. */
+static void a_successor_shuts_out_who_is_no_user_any_more(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(as(RED, f, put_as_red), 0);
+	stop_and_start_again(f, STRANGER);
+	assert_int_equal(as(STRANGER, f, find_as_the_new_red), 0);
+	assert_int_equal(as(RED, f, be_shut_out), 0);
+}
+
+static void a_successor_with_the_same_users_goes_on_with_their_segment(void **state)
+{
+	struct fixture *f = *state;
+	char segment[RSHM_NAME_MAX];
+
+	assert_int_equal(as(RED, f, put_as_red), 0);
+	memcpy(segment, f->red.segment, sizeof(segment));
+	stop_and_start_again(f, RED);
+	assert_int_equal(as(RED, f, find_as_the_new_red), 0);
+	assert_int_equal(raw_attach(&f->red, f->agent.socket, "red"), RSHM_OK);
+	assert_string_equal(f->red.segment, segment);
+}
+
 /* ---- tickets ------------------------------------------------------------------------------------------------ */
 
 /* Uses a ticket that root has been issued. */
@@ -357,6 +455,10 @@ int main(void)
 		CASE(the_stores_files_are_the_agents_alone),
 		CASE(channels_of_others_are_out_of_reach_through_proc),
 		CASE(a_ticket_shown_by_another_user_opens_nothing),
+		cmocka_unit_test_setup_teardown(a_successor_shuts_out_who_is_no_user_any_more, setup_keeping,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_successor_with_the_same_users_goes_on_with_their_segment,
+						setup_keeping, teardown),
 		cmocka_unit_test(a_squatters_objects_are_not_read),
 	};
 #undef CASE

@@ -151,6 +151,8 @@ static void take_piece(struct mini_channel *channel, uint32_t number)
 
 	mini.knobs->pieces++;
 	if (piece->flags & RSHM_REQUEST_FETCH) {
+		if (mini.knobs->die_on_rest == slot->request.op)
+			_exit(0);
 		send_piece(channel, number, piece->offset);
 		return;
 	}

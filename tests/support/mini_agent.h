@@ -16,6 +16,7 @@ struct mini_knobs {
 	uint32_t hold;            /* take nothing */
 	uint32_t take_only;       /* take, and never answer */
 	uint32_t die_on_take;     /* exit after taking a request of this op */
+	uint32_t die_on_rest;     /* exit when a client comes for the rest of an answer to a request of this op */
 	uint32_t refuse_attach;   /* answer attaches with this status, as a positive number */
 	uint32_t refuse_doorbell; /* the same at the doorbell */
 	uint32_t no_segment;      /* offer no segment, with a text that says why */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -236,6 +237,55 @@ static void an_item_too_big_for_a_submission_travels_alone(void **state)
 	free(big);
 }
 
+#define MANY 4000 /* heads of answers that do not fit one piece */
+
+struct many {
+	riptide *handle;
+	struct riptide_item items[MANY];
+	char keys[MANY][16];
+	int status;
+};
+
+static void *set_many(void *context)
+{
+	static const struct riptide_set_options absent = {.size = sizeof(absent), .condition = RIPTIDE_IF_ABSENT};
+	struct many *many = context;
+
+	for (int i = 0; i < MANY; i++) {
+		many->items[i].key = many->keys[i];
+		many->items[i].key_length = (size_t)snprintf(many->keys[i], sizeof(many->keys[i]), "once-%d", i);
+		many->items[i].value = "v";
+		many->items[i].value_length = 1;
+		many->items[i].options = &absent;
+	}
+	many->status = riptide_set_batch(many->handle, many->items, MANY);
+	return NULL;
+}
+
+/* It was answered, so it has happened: it is not sent to the agent's successor, and nobody is told that it is undone. */
+static void a_batch_write_whose_answer_was_cut_short_is_not_repeated(void **state)
+{
+	struct fixture *f = *state;
+	struct many *many = calloc(1, sizeof(*many));
+	pthread_t thread;
+	siginfo_t ended;
+
+	assert_non_null(many);
+	many->handle = f->handle;
+	f->agent.knobs->die_on_rest = RSHM_OP_SET_BATCH;
+	assert_int_equal(pthread_create(&thread, NULL, set_many, many), 0);
+	assert_int_equal(waitid(P_PID, (id_t)f->agent.pid, &ended, WEXITED), 0);
+	f->agent.knobs->die_on_rest = 0;
+	mini_agent_restart(&f->agent);
+	pthread_join(thread, NULL);
+	assert_int_equal(many->status, RIPTIDE_EUNKNOWN);
+	for (int i = 0; i < MANY; i++)
+		assert_int_equal(many->items[i].status, RIPTIDE_EUNKNOWN);
+	assert_int_equal(f->agent.knobs->taken[RSHM_OP_SET_BATCH], 1);
+	assert_int_equal(riptide_ping(f->handle, NULL), RIPTIDE_OK);
+	free(many);
+}
+
 /* ---- time --------------------------------------------------------------------------------------------------- */
 
 static void a_request_never_taken_times_out_and_changed_nothing(void **state)
@@ -413,6 +463,7 @@ int main(void)
 		CASE(delete_and_touch_tell_whether_there_was_an_entry),
 		CASE(ping_tells_its_time),
 		CASE(batches_larger_than_a_submission_are_answered_item_by_item),
+		CASE(a_batch_write_whose_answer_was_cut_short_is_not_repeated),
 		CASE(an_item_too_big_for_a_submission_travels_alone),
 		CASE(a_request_never_taken_times_out_and_changed_nothing),
 		CASE(a_write_taken_and_not_answered_may_have_happened),
