@@ -12,6 +12,7 @@
 
 #include "agent/agent_priv.h"
 #include "agent/base/clock.h"
+#include "agent/base/metric.h"
 #include "agent/report.h"
 #include "shm/order.h"
 
@@ -219,6 +220,9 @@ static void tell_workers(struct exposition *e)
 	of_workers(e, "backend_ready", "gauge", "1 if the backend answers.", backend_ready);
 	of_workers(e, "backend_connections", "gauge", "Connections to the backend.", backend_connections);
 	of_workers(e, "backend_pending", "gauge", "Requests at the backend.", backend_pending);
+	/* Of a server, these are counters that a build with METRICS=0 does not have. */
+	if (!RIPTIDE_METRICS && strcmp(e->workers[0].store.name, "embedded") != 0)
+		return;
 	of_workers(e, "backend_requests_total", "counter", "Requests that the backend answered.", backend_completed);
 	of_workers(e, "backend_failures_total", "counter", "Requests that failed.", backend_failed);
 	of_workers(e, "backend_retries_total", "counter", "Requests that were sent again.", backend_retried);

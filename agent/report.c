@@ -11,6 +11,7 @@
 #include "agent/agent_priv.h"
 #include "agent/report.h"
 #include "agent/base/clock.h"
+#include "agent/base/metric.h"
 #include "shm/order.h"
 #include "shm/source.h"
 
@@ -53,12 +54,17 @@ static json_t *clients_json(struct agent *a)
 static json_t *backend_json(const struct store_status *s)
 {
 	json_t *entry =
-		json_pack("{s:s s:b s:s s:i s:i s:I s:I s:I s:I s:I s:I s:I}", "name", s->name, "ready", s->ready,
-			  "detail", s->detail, "connections", (int)s->connections, "connections_max",
-			  (int)s->connections_max, "pending", number(s->pending), "completed", number(s->completed),
-			  "failed", number(s->failed), "retried", number(s->retried), "reconnects",
-			  number(s->reconnects), "entries", number(s->entries), "bytes", number(s->bytes));
+		json_pack("{s:s s:b s:s s:i s:i s:I s:I s:I}", "name", s->name, "ready", s->ready, "detail",
+			  s->detail, "connections", (int)s->connections, "connections_max", (int)s->connections_max,
+			  "pending", number(s->pending), "entries", number(s->entries), "bytes", number(s->bytes));
 
+	/* Of a server, these are counters that a build with METRICS=0 does not have. */
+	if (RIPTIDE_METRICS || strcmp(s->name, "embedded") == 0) {
+		json_object_set_new(entry, "completed", json_integer(number(s->completed)));
+		json_object_set_new(entry, "failed", json_integer(number(s->failed)));
+		json_object_set_new(entry, "retried", json_integer(number(s->retried)));
+		json_object_set_new(entry, "reconnects", json_integer(number(s->reconnects)));
+	}
 	if (s->nodes)
 		json_object_set_new(entry, "cluster",
 				    json_pack("{s:I s:I s:I s:I}", "nodes", number(s->nodes), "slots",

@@ -75,13 +75,22 @@ static void remember(struct evictions *book, const struct eviction *fresh, const
 		memcpy(place->key, key, fresh->key_len < EVICTION_KEY_BYTES ? fresh->key_len : EVICTION_KEY_BYTES);
 }
 
-static void count_second(struct evictions *book, uint64_t now_ms)
+static void count_second(struct evictions *book, uint64_t count, uint64_t now_ms)
 {
 	struct second *second = &book->seconds[now_ms / 1000 % EVICTIONS_WINDOW_S];
 
 	if (second->number != now_ms / 1000)
 		*second = (struct second){.number = now_ms / 1000};
-	second->count++;
+	second->count += count;
+}
+
+void evictions_record_many(struct evictions *book, enum eviction_reason reason, uint64_t count, uint64_t bytes,
+			   uint64_t now_ms)
+{
+	must(book->magic == EVICTIONS_MAGIC && (unsigned int)reason < EVICTION_REASONS);
+	book->count[reason] += count;
+	book->bytes[reason] += bytes;
+	count_second(book, count, now_ms);
 }
 
 void evictions_record(struct evictions *book, enum eviction_reason reason, uint64_t bytes, uint64_t idle_ms,
@@ -95,16 +104,13 @@ void evictions_record(struct evictions *book, enum eviction_reason reason, uint6
 		.key_len = key_len,
 	};
 
-	must(book->magic == EVICTIONS_MAGIC && (unsigned int)reason < EVICTION_REASONS);
 	must(key || key_len == 0);
-	book->count[reason]++;
-	book->bytes[reason] += bytes;
+	evictions_record_many(book, reason, 1, bytes, now_ms);
 	if (idle_ms != EVICTION_IDLE_UNKNOWN) {
 		book->idle_known++;
 		book->idle_ms_sum += idle_ms;
 	}
 	remember(book, &fresh, key);
-	count_second(book, now_ms);
 }
 
 static double rate_at(const struct evictions *book, uint64_t now_ms)

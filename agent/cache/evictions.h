@@ -58,6 +58,10 @@ void evictions_destroy(struct evictions **book);
 void evictions_record(struct evictions *book, enum eviction_reason reason, uint64_t bytes, uint64_t idle_ms,
 		      const void *key, uint16_t key_len, uint64_t now_ms);
 
+/* `count` entries at once, as a clear removes them: none of them is remembered, nor how long it was idle. */
+void evictions_record_many(struct evictions *book, enum eviction_reason reason, uint64_t count, uint64_t bytes,
+			   uint64_t now_ms);
+
 void evictions_figures(const struct evictions *book, uint64_t now_ms, struct evictions_figures *ret);
 /* Adds `from` to `into`, which is zeroed or filled by evictions_figures(). Any thread. */
 void evictions_merge(struct evictions_figures *into, const struct evictions_figures *from);

@@ -73,6 +73,15 @@ static void release_waiting(struct space *space, int status)
 	}
 }
 
+/* In the book of what left shared memory. */
+static void note_cleared(struct serve_tenant *tenant)
+{
+	struct hot_figures hot;
+
+	hot_figures(tenant->hot, &hot);
+	evictions_record_many(tenant->evictions, EVICTION_MANUAL, hot.entries, hot.used_bytes, clock_monotonic_ms());
+}
+
 void space_set_generation(struct space *space, uint64_t generation, uint64_t swept)
 {
 	bool changed = space->generation && space->generation != generation;
@@ -83,6 +92,7 @@ void space_set_generation(struct space *space, uint64_t generation, uint64_t swe
 	if (changed) {
 		log_info("serve", "tenant %s: cleared; generation %llu is in force", space->tenant->tenant->id,
 			 (unsigned long long)generation);
+		note_cleared(space->tenant);
 		hot_clear(space->tenant->hot);
 		tag_epochs_forget_all(space->tenant->tag_epochs);
 		accesses_forget_all(space->tenant->accesses);

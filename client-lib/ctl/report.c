@@ -56,9 +56,12 @@ static void print_backend(const json_t *d)
 	print_text(b, "name");
 	printf(", %s: ", yes(b, "ready", "ready", "NOT READY"));
 	print_text(b, "detail");
-	printf("\n             completed %" PRIu64 ", failed %" PRIu64 ", retried %" PRIu64 ", pending %" PRIu64
-	       ", connections %" PRIu64 " of %" PRIu64 "\n",
-	       ctl_u64(b, "completed"), ctl_u64(b, "failed"), ctl_u64(b, "retried"), ctl_u64(b, "pending"),
+	fputs("\n             ", stdout);
+	/* An agent built with METRICS=0 may not count them. */
+	if (json_object_get(b, "completed"))
+		printf("completed %" PRIu64 ", failed %" PRIu64 ", retried %" PRIu64 ", ", ctl_u64(b, "completed"),
+		       ctl_u64(b, "failed"), ctl_u64(b, "retried"));
+	printf("pending %" PRIu64 ", connections %" PRIu64 " of %" PRIu64 "\n", ctl_u64(b, "pending"),
 	       ctl_u64(b, "connections"), ctl_u64(b, "connections_max"));
 }
 

@@ -236,6 +236,24 @@ static void remembered_entry_has_all_its_fields(void **state)
 
 /* ---- more ---------------------------------------------------------------------------------------------------- */
 
+static void many_at_once_are_counted_and_none_is_remembered(void **state)
+{
+	struct evictions_figures f;
+
+	(void)state;
+	record(EVICTION_EXPIRED, 10, SECONDS(1));
+	evictions_record_many(book, EVICTION_MANUAL, 120, 6000, START_MS + 2000);
+	f = figures_at(START_MS + 2000);
+	assert_int_equal(f.total, 121);
+	assert_int_equal(f.total_bytes, 6010);
+	assert_int_equal(f.count[EVICTION_MANUAL], 120);
+	assert_int_equal(f.bytes[EVICTION_MANUAL], 6000);
+	assert_int_equal(f.ever_count[EVICTION_MANUAL], 120);
+	assert_int_equal(f.recent_count, 1);
+	assert_int_equal(f.idle_known, 1);
+	assert_near(f.rate, 60.5);
+}
+
 static void long_keys_are_cut_and_old_ones_leave_nothing(void **state)
 {
 	static const unsigned char zeros[EVICTION_KEY_BYTES];
@@ -350,6 +368,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(memory_pressure_is_summed_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(mixed_reasons_add_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(remembered_entry_has_all_its_fields, setup, teardown),
+		cmocka_unit_test_setup_teardown(many_at_once_are_counted_and_none_is_remembered, setup, teardown),
 		cmocka_unit_test_setup_teardown(long_keys_are_cut_and_old_ones_leave_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(sums_are_exact_however_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(rate_is_of_the_last_minute_only, setup, teardown),
