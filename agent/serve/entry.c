@@ -147,7 +147,7 @@ void entry_submit(struct entry_op *op, enum store_op what, store_done_fn *done)
 		.behind = op->behind,
 		.expiry_ms = op->expiry_ms,
 		.deadline_ms = op->deadline_ms,
-		.head_bytes = ENVELOPE_HEAD_BYTES,
+		.head_bytes = op->held ? TAGGING_HEAD_BYTES : ENVELOPE_HEAD_BYTES,
 		/* A copy that lives by max_age need not know what a foreign EXPIRE did to its key. */
 		.skip_remaining = op->worker->max_age_ms != 0,
 		.done = done,

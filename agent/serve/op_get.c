@@ -178,17 +178,18 @@ static void load_on_dictionary(struct entry_op *op, int status)
 	loaded(op, status);
 }
 
-static void load_payload(struct entry_op *op, struct envelope_view *view)
+static void load_payload(struct entry_op *op, const struct envelope_view *stored)
 {
-	uint32_t id = view->head.dictionary_id;
+	struct envelope_view view = *stored;
+	uint32_t id = view.head.dictionary_id;
 
 	dictionary_unref(&op->dictionary);
 	if (id)
 		op->dictionary = dictionaries_find(op->tenant, id);
-	view->dictionary = op->dictionary;
+	view.dictionary = op->dictionary;
 	if (!id || op->dictionary)
-		loaded(op, decode(op, view));
-	else if (is_held(op, view) || hold(op))
+		loaded(op, decode(op, &view));
+	else if (is_held(op, &view) || hold(op))
 		dictionaries_fetch(op, id, load_on_dictionary);
 	else
 		loaded(op, RSHM_E_NOMEM);
@@ -265,6 +266,38 @@ static void load_on_stored(struct store_request *request)
 	}
 }
 
+/* The present epochs of the tags of an entry whose value the disk has are known, as well as what the backend's head says. */
+static void load_on_spilled_tags(struct entry_op *op, int status)
+{
+	struct envelope_view view;
+
+	if (status == RSHM_OK)
+		status = envelope_open(op->held, op->held_len, op->key, op->key_len, &view);
+	if (status < 0)
+		loaded(op, status);
+	else if (!tagging_matches_expected(op->tags))
+		loaded(op, RSHM_MISS);
+	else
+		load_payload(op, &view);
+}
+
+static void load_spilled(struct entry_op *op, const struct envelope_view *view)
+{
+	int status;
+
+	if (view->head.tag_count == 0) {
+		load_payload(op, view);
+		return;
+	}
+	status = tagging_begin(op, view->metadata, view->head.metadata_len);
+	if (status == RSHM_OK)
+		status = op->tags ? tagging_expect(op->tags, op->store.result, op->store.result_len) : RSHM_E_CORRUPT;
+	if (status < 0)
+		loaded(op, status);
+	else
+		tagging_resolve(op, false, load_on_spilled_tags);
+}
+
 /* The backend's head of an entry whose value the disk has. */
 static void load_on_head(struct store_request *request)
 {
@@ -275,13 +308,14 @@ static void load_on_head(struct store_request *request)
 
 	if (status == RSHM_OK && envelope_peek_head(request->result, request->result_len, &head) == RSHM_OK &&
 	    envelope_open(op->held, op->held_len, op->key, op->key_len, &view) == RSHM_OK &&
-	    view.head.version == head.version && head.tag_count == 0 && !(head.flags & ENVELOPE_FLAG_TOMBSTONE)) {
+	    view.head.version == head.version && view.head.tag_count == head.tag_count &&
+	    !(head.flags & ENVELOPE_FLAG_TOMBSTONE)) {
 		op->version = op->found_version = head.version;
 		set_remaining(op, head.expiry_ms);
 		if (op->remaining_ms == 0)
 			loaded(op, RSHM_MISS);
 		else
-			load_payload(op, &view);
+			load_spilled(op, &view);
 	} else if (status == RSHM_OK) {
 		spilling_remove(op->tenant, op->key, op->key_len);
 		entry_submit(op, STORE_GET, load_on_stored);
@@ -358,7 +392,7 @@ static void get_on_spilled(struct entry_op *op, bool found)
 
 	if (found && !op->held_is_of_before &&
 	    envelope_open(op->held, op->held_len, op->key, op->key_len, &view) == RSHM_OK &&
-	    decode(op, &view) == RSHM_OK) {
+	    tagging_words_hold(op->tenant, &view) && decode(op, &view) == RSHM_OK) {
 		op->version = view.head.version;
 		op->remaining_ms = RSHM_NEVER;
 		op->answer_flags |= RSHM_ANSWER_STALE;

@@ -140,6 +140,20 @@ int tagging_begin(struct entry_op *op, const void *metadata, size_t metadata_len
 void tagging_resolve(struct entry_op *op, bool create, void (*then)(struct entry_op *op, int status));
 /* Was the envelope written under the tags' present epochs? */
 bool tagging_matches(const struct entry_tags *tags, const struct envelope_view *view);
+/*
+ * The same in two steps for an entry of which the backend has told the head alone, TAGGING_HEAD_BYTES of it: what it says is noted
+ * before the present epochs are asked for. RSHM_E_CORRUPT: the head has other tags.
+ */
+#define TAGGING_HEAD_BYTES (ENVELOPE_HEAD_BYTES + ENVELOPE_TAGS_MAX * sizeof(uint64_t))
+int tagging_expect(struct entry_tags *tags, const void *head, size_t head_len);
+bool tagging_matches_expected(const struct entry_tags *tags);
+/*
+ * What a copy that holds now, and goes to disk, takes along instead of epochs: the words of its tags' slots, as its hot form had
+ * them. Returns how many; RSHM_E_INVALID. And whether none of them was bumped since: then no tag of it was invalidated here.
+ */
+int tagging_words(const struct serve_tenant *tenant, const void *metadata, size_t metadata_len,
+		  uint64_t ret[ENVELOPE_TAGS_MAX]);
+bool tagging_words_hold(const struct serve_tenant *tenant, const struct envelope_view *view);
 /* Puts the epochs into the envelope to be; NULL: none. */
 void tagging_fill(const struct entry_tags *tags, struct envelope_input *input);
 /* Metadata of a hot entry, tags first; in memory of `tags`. RSHM_E_TOOBIG: such an entry cannot be hot. */

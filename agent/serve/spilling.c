@@ -11,6 +11,10 @@
  * saves, and why only larger values are looked for there while the backend answers. Which ones are there is remembered in
  * a lossy table of fingerprints, so that a miss of anything else is not delayed by a look at the disk. No spilled copy is
  * ever served as verified unless the backend has just named its version.
+ *
+ * Of an entry with tags the backend's head tells the epochs as well, which are compared with the tags' present ones. While the
+ * backend is away, the words of the tags' slots decide, as for a copy in the ring: the copy on disk has those that it left
+ * the ring with, and whatever this agent has invalidated, or was told of, has bumped them.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -74,17 +78,28 @@ void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item)
 	const struct serve_environment *env = tenant->worker->env;
 	uint32_t print, *mark;
 	struct envelope_buffer envelope = {0};
+	uint64_t words[ENVELOPE_TAGS_MAX];
 	struct envelope_input input;
 	struct store_name name;
+	uint32_t prefix;
+	int tags = 0;
 
-	if (!tenant->spilling || !tenant->space.generation ||
-	    rshm_control_flags(item->control_a) & (RSHM_FLAG_NEGATIVE | RSHM_FLAG_TAGGED))
+	if (!tenant->spilling || !tenant->space.generation || !tagging_holds(tenant, item) ||
+	    rshm_control_flags(item->control_a) & RSHM_FLAG_NEGATIVE)
+		return;
+	prefix = tagging_prefix(item);
+	if (rshm_control_flags(item->control_a) & RSHM_FLAG_TAGGED)
+		tags = tagging_words(tenant, (const unsigned char *)item->metadata + prefix,
+				     item->metadata_len - prefix, words);
+	if (tags < 0)
 		return;
 	input = (struct envelope_input){
 		.key = item->key,
 		.key_len = item->key_len,
-		.metadata = item->metadata,
-		.metadata_len = item->metadata_len,
+		.tag_epochs = words,
+		.tag_count = (uint16_t)tags,
+		.metadata = (const unsigned char *)item->metadata + prefix,
+		.metadata_len = item->metadata_len - prefix,
 		.value = item->value,
 		.value_len = item->value_len,
 		.created_ms = item->version >> 16,

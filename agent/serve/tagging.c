@@ -12,6 +12,7 @@
  * sampled in the very turn of the loop in which all epochs were found to be current (finish_resolving()); an invalidation
  * after that bumps a word that the copy, whenever it is published, does not have.
  */
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +21,8 @@
 #include "agent/cache/tags.h"
 #include "agent/serve/serve_priv.h"
 
+_Static_assert(TAGS_MAX <= ENVELOPE_TAGS_MAX, "an envelope has room for the epochs of all tags");
+
 #define ROUNDS_MAX 8u /* of resolving, if tags are invalidated meanwhile */
 
 struct entry_tags {
@@ -27,6 +30,7 @@ struct entry_tags {
 	void (*then)(struct entry_op *op, int status);
 	struct tags tags;
 	uint64_t epochs[TAGS_MAX];
+	uint64_t expected[TAGS_MAX]; /* little-endian, as the backend has them */
 	uint32_t stamps[TAGS_MAX];
 	uint32_t next, rounds;
 	bool create;
@@ -222,6 +226,56 @@ bool tagging_matches(const struct entry_tags *tags, const struct envelope_view *
 		return false;
 	for (uint32_t i = 0; i < tags->tags.count; i++)
 		if (envelope_tag_epoch(view, i) != tags->epochs[i])
+			return false;
+	return true;
+}
+
+int tagging_expect(struct entry_tags *tags, const void *bytes, size_t length)
+{
+	struct envelope_head head;
+
+	if (envelope_peek_head(bytes, length, &head) < 0 || head.tag_count != tags->tags.count ||
+	    length < ENVELOPE_HEAD_BYTES + head.tag_count * sizeof(uint64_t))
+		return RSHM_E_CORRUPT;
+	memcpy(tags->expected, (const unsigned char *)bytes + ENVELOPE_HEAD_BYTES, head.tag_count * sizeof(uint64_t));
+	return RSHM_OK;
+}
+
+bool tagging_matches_expected(const struct entry_tags *tags)
+{
+	if (tags->prefix_status == RSHM_MISS)
+		return false;
+	for (uint32_t i = 0; i < tags->tags.count; i++)
+		if (le64toh(tags->expected[i]) != tags->epochs[i])
+			return false;
+	return true;
+}
+
+int tagging_words(const struct serve_tenant *tenant, const void *metadata, size_t metadata_len,
+		  uint64_t ret[ENVELOPE_TAGS_MAX])
+{
+	const uint32_t *words = hot_tag_words(tenant->hot);
+	struct tags tags;
+
+	if (!words || tags_of_metadata(metadata, metadata_len, &tags) < 0)
+		return RSHM_E_INVALID;
+	for (uint32_t i = 0; i < tags.count; i++)
+		ret[i] = words[tags_slot(&tags.items[i])];
+	return (int)tags.count;
+}
+
+bool tagging_words_hold(const struct serve_tenant *tenant, const struct envelope_view *view)
+{
+	uint64_t words[ENVELOPE_TAGS_MAX];
+	int count;
+
+	if (view->head.tag_count == 0)
+		return true;
+	count = tagging_words(tenant, view->metadata, view->head.metadata_len, words);
+	if (count != view->head.tag_count)
+		return false;
+	for (int i = 0; i < count; i++)
+		if (envelope_tag_epoch(view, (size_t)i) != words[i])
 			return false;
 	return true;
 }
