@@ -18,12 +18,18 @@
 #include "agent/serve/serve_priv.h"
 #include "agent/serve/walk.h"
 
+#define HOT_STEPS 8192u /* entries of the ring that are looked at in a turn of the loop: about a millisecond */
+
 /* ---- prefix ------------------------------------------------------------------------------------------------- */
 
 struct prefix_job {
 	struct walk walk; /* first */
 	struct entry_op *op;
 	uint64_t removed;
+	/* through the ring */
+	uv_idle_t idle;
+	uint64_t cursor;
+	int status;
 };
 
 static void prefix_on_deleted(struct entry_op *op)
@@ -52,31 +58,52 @@ static void prefix_on_key(struct walk *walk, const void *key, size_t key_len)
 	entry_delete(op);
 }
 
-/* Absences and copies whose original is gone stand only in the ring. Bounded: it stops at what it cannot do in one turn. */
-static void remove_hot_prefix(struct hot *hot, const void *prefix, size_t prefix_len)
+static void idle_on_closed(uv_handle_t *handle)
 {
-	uint64_t cursor = 0;
-	uint32_t steps = UINT32_MAX;
-	struct rshm_item item;
-
-	while (hot_walk(hot, &cursor, &steps, &item))
-		if (item.key_len >= prefix_len && memcmp(item.key, prefix, prefix_len) == 0)
-			hot_remove(hot, item.key, item.key_len);
+	free(handle->data);
 }
 
-static void prefix_on_walked(struct walk *walk, int status)
+static void end_prefix(struct prefix_job *job, int status)
 {
-	struct prefix_job *job = (struct prefix_job *)walk;
 	struct entry_op *op = job->op;
 
 	op->version = job->removed;
 	/* A part of it happened. */
 	if (status < 0 && job->removed > 0)
 		status = RSHM_E_UNKNOWN;
-	remove_hot_prefix(op->tenant->hot, op->key, op->key_len);
 	loading_forget(op->worker->loading, op->tenant);
-	free(job);
+	uv_close((uv_handle_t *)&job->idle, idle_on_closed);
 	entry_complete(op, status, false);
+}
+
+/*
+ * Absences and copies whose original is gone stand only in the ring. A large one takes a tenth of a second to look through, so it
+ * is done in slices, between which others are served. What is published meanwhile comes from the backend, where the prefix is
+ * gone; what the writer moves to the head, the walk meets there.
+ */
+static void remove_some(uv_idle_t *idle)
+{
+	struct prefix_job *job = idle->data;
+	struct entry_op *op = job->op;
+	struct hot *hot = op->tenant->hot;
+	uint32_t steps = HOT_STEPS;
+	struct rshm_item item;
+
+	while (hot_walk(hot, &job->cursor, &steps, &item))
+		if (item.key_len >= op->key_len && memcmp(item.key, op->key, op->key_len) == 0)
+			hot_remove(hot, item.key, item.key_len);
+	if (steps > 0)
+		end_prefix(job, job->status);
+	else if (entry_deadline_passed(op))
+		end_prefix(job, job->status < 0 ? job->status : RSHM_E_TIMEDOUT);
+}
+
+static void prefix_on_walked(struct walk *walk, int status)
+{
+	struct prefix_job *job = (struct prefix_job *)walk;
+
+	job->status = status;
+	uv_idle_start(&job->idle, remove_some);
 }
 
 void entry_invalidate_prefix(struct entry_op *op)
@@ -88,6 +115,8 @@ void entry_invalidate_prefix(struct entry_op *op)
 		return;
 	}
 	job->op = op;
+	uv_idle_init(&op->worker->loop, &job->idle);
+	job->idle.data = job;
 	job->walk.store = &op->tenant->space.base;
 	job->walk.name = entry_store_name(op->tenant->tenant);
 	job->walk.name.key = op->key;
