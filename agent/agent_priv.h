@@ -91,7 +91,8 @@ void admission_accept(struct agent *agent, const struct tenant *tenant, struct l
 void admission_refuse(const struct control_attach *attach, control_attached_fn *done, void *done_context);
 
 /* report.c */
-void report_hook(void *agent, uint16_t op, control_text_fn *done, void *done_context);
+void report_hook(void *agent, uint16_t op, const struct control_peer *peer, control_text_fn *done,
+		 void *done_context);
 
 /* dictionaries.c */
 int dictionaries_open(struct agent *agent);

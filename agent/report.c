@@ -27,7 +27,7 @@ static json_t *reset_evictions(struct agent *a)
 	return json_pack("{s:b}", "reset", true);
 }
 
-static json_t *clients_json(struct agent *a)
+static json_t *clients_json(struct agent *a, const struct control_peer *peer)
 {
 	struct rshm_agent *agent = a->presence.agent;
 	struct rshm_figures *all = rshm_agent_clients(agent, agent->tenant_capacity);
@@ -40,6 +40,8 @@ static json_t *clients_json(struct agent *a)
 		if (__atomic_load_n(&all[i].in_use, __ATOMIC_ACQUIRE) == 0)
 			continue;
 		rshm_copy_out(&f, &all[i], sizeof(f)); /* a worker may be writing them */
+		if (peer && f.user_id != peer->uid)
+			continue;
 		entry = report_figures(&f);
 		json_object_set_new(entry, "channel", json_integer(number(f.in_use)));
 		json_object_set_new(entry, "pid", json_integer(f.process_id));
@@ -204,7 +206,7 @@ static json_t *audit_json(struct agent *a)
 			 number(f.lost), "suppressed", number(f.suppressed));
 }
 
-static json_t *status_json(struct agent *a)
+static json_t *status_json(struct agent *a, const struct control_peer *peer)
 {
 	struct worker_report first;
 
@@ -216,7 +218,7 @@ static json_t *status_json(struct agent *a)
 			 backend_json(&first.store), "coherence", coherence_json(a), "memory", "used_bytes",
 			 number(__atomic_load_n(&a->budget.used, __ATOMIC_RELAXED)), "total_bytes",
 			 number(a->budget.total), "control", control_json(a), "audit", audit_json(a), "workers",
-			 workers_json(a), "total", report_total(a), "tenants", report_tenants(a));
+			 workers_json(a), "total", report_total(a, peer), "tenants", report_tenants(a, peer));
 }
 
 static json_t *metrics_json(struct agent *a)
@@ -228,22 +230,25 @@ static json_t *metrics_json(struct agent *a)
 	return document;
 }
 
-void report_hook(void *agent, uint16_t op, control_text_fn *done, void *done_context)
+void report_hook(void *agent, uint16_t op, const struct control_peer *asking, control_text_fn *done,
+		 void *done_context)
 {
+	bool by_operator = asking->uid == 0 || asking->uid == geteuid();
+	const struct control_peer *peer = by_operator ? NULL : asking;
 	struct agent *a = agent;
 	json_t *document;
 	char *text;
 
 	if (op == RSHM_CONTROL_STATUS)
-		document = status_json(a);
+		document = status_json(a, peer);
 	else if (op == RSHM_CONTROL_METRICS)
 		document = metrics_json(a);
 	else if (op == RSHM_CONTROL_CLIENTS)
-		document = json_pack("{s:o}", "clients", clients_json(a));
+		document = json_pack("{s:o}", "clients", clients_json(a, peer));
 	else if (op == RSHM_CONTROL_EVICTIONS_RESET)
 		document = reset_evictions(a);
 	else
-		document = json_pack("{s:o s:o}", "total", report_total(a), "tenants", report_tenants(a));
+		document = json_pack("{s:o s:o}", "total", report_total(a, peer), "tenants", report_tenants(a, peer));
 	text = document ? json_dumps(document, JSON_COMPACT) : NULL;
 	if (text)
 		done(done_context, RSHM_OK, text);

@@ -7,6 +7,7 @@
 #include "agent/serve/serve.h"
 
 struct agent;
+struct control_peer;
 
 /* All tenants together, those that were closed since the start included; exact but for the rate. */
 struct report_sum {
@@ -19,8 +20,9 @@ struct report_sum {
 struct report_sum *report_sum(struct agent *agent);
 
 json_t *report_figures(const struct rshm_figures *figures);
-json_t *report_tenants(struct agent *agent);
-json_t *report_total(struct agent *agent);
+/* Those that the peer may use; of others nobody but operators is told. NULL: an operator asks. */
+json_t *report_tenants(struct agent *agent, const struct control_peer *peer);
+json_t *report_total(struct agent *agent, const struct control_peer *peer);
 
 /* Everything in the text format of Prometheus; the caller's to free(), NULL: no memory. */
 char *metrics_text(struct agent *agent);

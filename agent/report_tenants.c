@@ -93,19 +93,23 @@ static json_t *dictionaries_json(struct agent *a, const struct tenant *tenant)
 }
 
 /* The mission's names, beside those of the parts. */
-static void add_names(json_t *entry, const struct rshm_figures *f, uint64_t plain_bytes, uint64_t stored_bytes)
+static void add_names(json_t *entry, const struct rshm_figures *f, const struct evictions_figures *evictions,
+		      uint64_t plain_bytes, uint64_t stored_bytes)
 {
-	uint64_t reads = f->hits + f->misses;
+	uint64_t reads = f->hits + f->misses, left = 0;
+
+	for (int reason = 0; reason < EVICTION_REASONS; reason++)
+		left += evictions->ever_count[reason];
 
 	json_object_set_new(entry, "total_keys", json_integer(number(f->entries)));
 	json_object_set_new(entry, "memory_usage_bytes", json_integer(number(f->used_bytes)));
 	json_object_set_new(entry, "miss_rate", json_real(reads ? (double)f->misses / (double)reads : 0.0));
-	json_object_set_new(entry, "eviction_count", json_integer(number(f->evictions)));
+	json_object_set_new(entry, "eviction_count", json_integer(number(left)));
 	json_object_set_new(entry, "avg_compression_ratio",
 			    json_real(plain_bytes ? (double)stored_bytes / (double)plain_bytes : 1.0));
 }
 
-json_t *report_tenants(struct agent *a)
+json_t *report_tenants(struct agent *a, const struct control_peer *peer)
 {
 	struct rshm_figures *all = rshm_agent_tenants(a->presence.agent);
 	json_t *list = json_array();
@@ -116,6 +120,8 @@ json_t *report_tenants(struct agent *a)
 		struct tenant_report report;
 		json_t *entry;
 
+		if (peer && !tenant_permits(tenant, peer->uid, peer->gid))
+			continue;
 		rshm_copy_out(f, &all[tenant->place], sizeof(copy)); /* a worker may be writing them */
 		entry = report_figures(f);
 
@@ -127,7 +133,7 @@ json_t *report_tenants(struct agent *a)
 		json_object_set_new(entry, "evictions", json_integer(number(f->evictions)));
 		if (worker_tenant_report(a->workers[tenant->worker], tenant, &report)) {
 			add_tenant_report(entry, &report);
-			add_names(entry, f, report.plain_bytes, report.stored_bytes);
+			add_names(entry, f, &report.evictions, report.plain_bytes, report.stored_bytes);
 		}
 		json_object_set_new(entry, "dictionaries", dictionaries_json(a, tenant));
 		json_array_append_new(list, entry);
@@ -190,7 +196,7 @@ struct report_sum *report_sum(struct agent *a)
 	return sum;
 }
 
-json_t *report_total(struct agent *a)
+json_t *report_total(struct agent *a, const struct control_peer *peer)
 {
 	struct report_sum *sum = report_sum(a);
 	json_t *entry;
@@ -198,14 +204,16 @@ json_t *report_total(struct agent *a)
 	if (!sum)
 		return json_object();
 	entry = report_figures(&sum->figures);
-	add_names(entry, &sum->figures, sum->plain_bytes, sum->stored_bytes);
+	add_names(entry, &sum->figures, &sum->evictions, sum->plain_bytes, sum->stored_bytes);
 	json_object_set_new(entry, "ops_per_second", json_real((double)sum->operations_per_second_milli / 1000));
 	json_object_set_new(entry, "avg_access_time_us", json_real((double)histogram_mean(&sum->hit_ns) / 1000));
 	json_object_set_new(entry, "hit_ns_p95", json_integer(number(histogram_percentile(&sum->hit_ns, 95))));
 	json_object_set_new(entry, "entries", json_integer(number(sum->figures.entries)));
 	json_object_set_new(entry, "used_bytes", json_integer(number(sum->figures.used_bytes)));
 	json_object_set_new(entry, "evictions", json_integer(number(sum->figures.evictions)));
-	json_object_set_new(entry, "eviction_figures", evictions_json(&sum->evictions));
+	/* The last ones are told with their keys. */
+	if (!peer)
+		json_object_set_new(entry, "eviction_figures", evictions_json(&sum->evictions));
 	free(sum);
 	return entry;
 }

@@ -83,8 +83,12 @@ struct control_hooks {
 	void (*connect)(void *context, void *binding, const struct control_peer *peer, int fd, uint64_t channel_id);
 	/* The ticket was never used. */
 	void (*release)(void *context, void *binding);
-	/* JSON documents for operators: RSHM_CONTROL_STATUS, _STATS, _CLIENTS, _EVICTIONS_RESET. At once or later. */
-	void (*report)(void *context, uint16_t op, control_text_fn *done, void *done_context);
+	/*
+	 * JSON documents: RSHM_CONTROL_STATUS, _STATS, _CLIENTS, from anybody, who is told only of what is his; _METRICS,
+	 * _EVICTIONS_RESET, from operators. At once or later.
+	 */
+	void (*report)(void *context, uint16_t op, const struct control_peer *peer, control_text_fn *done,
+		       void *done_context);
 	/* RSHM_CONTROL_RELOAD, from the agent's own user or root only. Answers JSON with what changed, or an error text. */
 	void (*reload)(void *context, control_text_fn *done, void *done_context);
 	/* RSHM_CONTROL_DICT_…, from the same. JSON or an error text, at once or later. May be NULL. */

@@ -198,7 +198,7 @@ static void report_begin(struct connection *connection, const struct rshm_contro
 	struct request *r = request_begin(connection, header);
 
 	if (r != NULL)
-		hooks->report(hooks->context, header->op, request_on_text, r);
+		hooks->report(hooks->context, header->op, &r->peer, request_on_text, r);
 }
 
 bool admit_operator(struct connection *connection, const struct rshm_control_header *header, const char *what)
@@ -406,11 +406,14 @@ void dispatch_message(struct connection *connection)
 	case RSHM_CONTROL_STATUS:
 	case RSHM_CONTROL_STATS:
 	case RSHM_CONTROL_CLIENTS:
-	case RSHM_CONTROL_METRICS:
 		report_begin(connection, &header);
 		break;
 	case RSHM_CONTROL_RELOAD:
 		reload_begin(connection, &header);
+		break;
+	case RSHM_CONTROL_METRICS:
+		if (admit_operator(connection, &header, "read all metrics"))
+			report_begin(connection, &header);
 		break;
 	case RSHM_CONTROL_EVICTIONS_RESET:
 		if (admit_operator(connection, &header, "reset figures"))

@@ -50,7 +50,7 @@ int ctl_metrics(struct ctl *ctl)
 		return status;
 	if (ctl->json)
 		return ctl_print_json(ctl, document);
-	fputs(ctl_text(document, "text"), stdout);
+	ctl_print_escaped(stdout, ctl_text(document, "text"), strlen(ctl_text(document, "text")), "\n");
 	json_decref(document);
 	return CTL_OK;
 }

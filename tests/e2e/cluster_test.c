@@ -237,7 +237,7 @@ static void the_entry_calls_work_on_every_shard(void **state)
 			assert_int_equal(riptide_delete(f->handle, key, length), RIPTIDE_MISS);
 		}
 	}
-	assert_int_equal(e2e_number(&f->agent, "backend.failed"), 0);
+	assert_int_equal(e2e_number(&f->agent, "backend.failed"), RIPTIDE_METRICS ? 0 : -1);
 }
 
 static void a_large_value_goes_through(void **state)
@@ -504,7 +504,7 @@ static void a_slot_that_is_half_moved_is_whole_to_clients(void **state)
 	batch_check(more, f->handle, RIPTIDE_OK);
 	assert_int_equal(riptide_invalidate_prefix(f->handle, "more:", 5, &removed), RIPTIDE_OK);
 	assert_int_equal(removed, 600);
-	assert_int_equal(e2e_number(&f->agent, "backend.failed"), 0);
+	assert_int_equal(e2e_number(&f->agent, "backend.failed"), RIPTIDE_METRICS ? 0 : -1);
 	free(batch);
 	free(more);
 }

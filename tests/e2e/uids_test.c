@@ -19,6 +19,8 @@
 
 #include "riptide/riptide.h"
 #include "shm/os/map.h"
+#include "client-lib/control.h"
+#include "shm/tlv.h"
 #include "tests/support/e2e.h"
 #include "tests/support/mini_agent.h"
 #include "tests/support/raw_client.h"
@@ -444,6 +446,78 @@ static void needs_root(void **state)
 	skip();
 }
 
+/* ---- reports ---------------------------------------------------------------------------------------------------- */
+
+/* The status of the answer to a question without arguments; *ret_text, which is to be freed, is its text. */
+static int question(const struct fixture *f, uint16_t op, char **ret_text)
+{
+	unsigned char message[64], *answer;
+	struct rshm_control_header header = {.status = 0};
+	struct rshm_tlv_writer writer;
+	struct rshm_tlv_reader reader;
+	struct rshm_tlv tlv;
+	char trouble[RT_CONTROL_TEXT];
+	size_t length;
+	int64_t n;
+
+	rshm_tlv_begin(&writer, message, sizeof(message), op, 0, 1);
+	n = rshm_tlv_finish(&writer);
+	*ret_text = NULL;
+	if (rt_control_ask(f->agent.socket, message, (size_t)n, rshm_now_ms() + 5000, &answer, &length, NULL,
+			   trouble) < 0 ||
+	    rshm_tlv_open(&reader, answer, length, &header) < 0)
+		return RSHM_E_PROTOCOL;
+	while (rshm_tlv_next(&reader, &tlv) > 0 && !*ret_text)
+		*ret_text = strndup((const char *)tlv.value, tlv.length);
+	free(answer);
+	return *ret_text ? header.status : RSHM_E_PROTOCOL;
+}
+
+/* 0: the text names red, and blue nowhere. */
+static int names_red_alone(struct fixture *f, uint16_t op)
+{
+	char *text;
+	int wrong = question(f, op, &text) != RSHM_OK;
+
+	if (!wrong)
+		wrong = (strstr(text, "\"red\"") ? 0 : 2) | (strstr(text, "blue") ? 4 : 0) |
+			(strstr(text, "\"recent\"") && strstr(text, "secret-of-blue") ? 8 : 0);
+	free(text);
+	return wrong;
+}
+
+static int asks_for_reports(struct fixture *f)
+{
+	riptide *handle;
+	char *text;
+	int wrong = e2e_open(&f->agent, "red", 5000, &handle) != RIPTIDE_OK;
+
+	wrong |= names_red_alone(f, RSHM_CONTROL_STATUS) | names_red_alone(f, RSHM_CONTROL_STATS) << 2 |
+		 names_red_alone(f, RSHM_CONTROL_CLIENTS) << 4;
+	if (question(f, RSHM_CONTROL_METRICS, &text) != RSHM_E_DENIED)
+		wrong |= 128;
+	free(text);
+	riptide_close(&handle);
+	return wrong;
+}
+
+static void nobody_is_told_of_tenants_that_are_not_his(void **state)
+{
+	struct fixture *f = *state;
+	riptide *blue;
+	char *text;
+
+	assert_int_equal(e2e_open(&f->agent, "blue", 5000, &blue), RIPTIDE_OK);
+	assert_int_equal(e2e_put(blue, "secret-of-blue", "v"), RIPTIDE_OK);
+	assert_int_equal(riptide_delete(blue, "secret-of-blue", 14), RIPTIDE_OK);
+	assert_int_equal(as(RED, f, asks_for_reports), 0);
+	/* Operators are told of all. */
+	assert_int_equal(question(f, RSHM_CONTROL_STATS, &text), RSHM_OK);
+	assert_non_null(strstr(text, "\"blue\""));
+	free(text);
+	riptide_close(&blue);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -455,6 +529,7 @@ int main(void)
 		CASE(the_stores_files_are_the_agents_alone),
 		CASE(channels_of_others_are_out_of_reach_through_proc),
 		CASE(a_ticket_shown_by_another_user_opens_nothing),
+		cmocka_unit_test_setup_teardown(nobody_is_told_of_tenants_that_are_not_his, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_successor_shuts_out_who_is_no_user_any_more, setup_keeping,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_successor_with_the_same_users_goes_on_with_their_segment,

@@ -358,12 +358,12 @@ static void cluster_status(struct store *base, struct store_status *ret)
 	cluster_feeds_status(&cluster->feeds, &ret->feed);
 	text_init(&detail, ret->detail, sizeof(ret->detail));
 	if (cluster->has_map)
-		text_append_format(&detail,
-				   "%" PRIu32 " nodes, %" PRIu32 " of %u slots, map %" PRIu64 " s old, %" PRIu64
-				   " moved, %" PRIu64 " asked; ",
+		text_append_format(&detail, "%" PRIu32 " nodes, %" PRIu32 " of %u slots, map %" PRIu64 " s old; ",
 				   ret->nodes, ret->slots, CLUSTER_SLOTS,
-				   (clock_monotonic_ms() - cluster->map_ms) / 1000, ret->moved, ret->asked);
-	else
+				   (clock_monotonic_ms() - cluster->map_ms) / 1000);
+	if (cluster->has_map && RIPTIDE_METRICS)
+		text_append_format(&detail, "%" PRIu64 " moved, %" PRIu64 " asked; ", ret->moved, ret->asked);
+	if (!cluster->has_map)
 		text_append_string(&detail, "not ready, no node has told the slot map; ");
 	cluster_nodes_describe(cluster, &detail);
 	cluster_seeds_describe(&cluster->seeds, &detail);

@@ -166,8 +166,10 @@ static void plane_text(struct plane *p, control_text_fn *done, void *done_contex
 	}
 }
 
-static void plane_report(void *context, uint16_t op, control_text_fn *done, void *done_context)
+static void plane_report(void *context, uint16_t op, const struct control_peer *peer, control_text_fn *done,
+			 void *done_context)
 {
+	(void)peer;
 	((struct plane *)context)->seen.report_op = op;
 	plane_text(context, done, done_context);
 }
