@@ -367,7 +367,9 @@ static void order_on_arrival(struct mailbox_message *message)
 		break;
 	case ORDER_OPEN_TENANT:
 		order->opened(order->context,
-			      worker->stopping ? RSHM_E_CLOSED : tenants_open(worker, order->tenant, NULL));
+			      worker->stopping ? RSHM_E_CLOSED
+					       : tenants_open(worker, order->tenant,
+							      order->adopt_name[0] ? order->adopt_name : NULL));
 		break;
 	case ORDER_CLOSE_TENANT:
 		st = tenants_find(worker, order->tenant);
