@@ -140,6 +140,7 @@ static int order_open(struct live_tenant *live)
 		return RSHM_OK;
 	}
 	tenant_table_remove(a->tenants, live->tenant);
+	live->state = LIVE_NONE;
 	return RSHM_E_AGAIN;
 }
 
