@@ -377,6 +377,8 @@ void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_er
 /* Begins to hear of foreign changes; the tenants are open. RSHM_E_NOMEM. */
 int watching_begin(struct worker *worker);
 void watching_tick(struct worker *worker, uint64_t now_ms);
+/* A tenant came after the last fence, with copies of before it: they are compared with the store. */
+void watching_verify(struct serve_tenant *tenant);
 /* The machine slept: nothing is known of what happened meanwhile. */
 void watching_slept(struct worker *worker);
 /* The store is closed. */

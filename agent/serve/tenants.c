@@ -170,6 +170,8 @@ int tenants_open(struct worker *worker, const struct tenant *tenant, const char 
 	}
 	begin_figures(st);
 	enter(worker, st);
+	if (adopt_name)
+		watching_verify(st);
 	if (worker->warming_begun)
 		warming_begin(st);
 	return RSHM_OK;
