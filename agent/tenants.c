@@ -27,7 +27,7 @@
 #define ORPHAN_MS 60000u
 #define UNTOLD_TRUST_MS 1000u /* a record is good for so long where changes are not told */
 
-static bool is_permitted(const struct live_tenant *live)
+bool live_is_permitted(const struct live_tenant *live)
 {
 	return live->record && live->record->status == TENANT_ACTIVE;
 }
@@ -62,7 +62,7 @@ struct live_tenant *live_find_or_make(struct agent *a, const char *id)
 static void free_live(struct live_tenant *live)
 {
 	tenant_record_destroy(&live->record);
-	free(live->built_from);
+	live_forget_built(live);
 	free(live);
 }
 
@@ -257,6 +257,7 @@ static void record_on_read(void *context, int status, struct tenant_record *reco
 	if (status != RSHM_OK && status != RSHM_MISS) {
 		read_on_failed(live, status, text);
 	} else {
+		live->fits &= live->record && record && live->record->version == record->version;
 		tenant_record_destroy(&live->record);
 		live->record = record;
 		live->known = true;
@@ -303,8 +304,7 @@ void live_drop(struct live_tenant *live)
 {
 	tenant_table_remove(live->agent->tenants, live->tenant);
 	tenant_destroy(&live->tenant);
-	free(live->built_from);
-	live->built_from = NULL;
+	live_forget_built(live);
 	live->state = LIVE_NONE;
 	live_release_waiters(&live->closes);
 }
@@ -388,15 +388,17 @@ static void evaluate_none(struct live_tenant *live)
 		return;
 	}
 	live_release_waiters(&live->refreshes);
-	if (wanted && live->known && is_permitted(live)) {
+	if (live->known && !live_is_permitted(live))
+		discard_segment(live);
+	/* Who may be told of one that is forbidden is known when its users are. */
+	if (live->known && live->record && live->record->status != TENANT_DELETING &&
+	    (live->attaches || live->segment[0])) {
 		if (clock_monotonic_ms() >= live->retry_at_ms)
 			live_prepare(live);
 		return;
 	}
-	if (live->known) {
-		discard_segment(live);
-		live_refuse_forbidden(live);
-	}
+	if (live->known)
+		live_refuse_unknown(live);
 	if (!live->attaches && !live->reading && live->segment[0] == '\0' && live->uses == 0)
 		forget(live);
 }
@@ -407,10 +409,11 @@ static void evaluate_open(struct live_tenant *live)
 		read_record(live);
 		return;
 	}
-	if (!is_permitted(live) || !live_fits(live)) {
+	if (!live_is_permitted(live) || (!live->fits && !live_fits(live))) {
 		close_live(live);
 		return;
 	}
+	live->fits = true;
 	live_release_waiters(&live->refreshes);
 	live_admit_all(live);
 }
