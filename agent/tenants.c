@@ -156,14 +156,25 @@ static void watch_on_proven(void *context, uint64_t complete_ms)
 	lt->proven_ms = complete_ms;
 }
 
+static bool is_about(const struct store_change *change, const struct live_tenant *live)
+{
+	return change->kind != STORE_CHANGED_ENTRY || !change->key ||
+	       (change->key_len == strlen(live->id) && memcmp(change->key, live->id, change->key_len) == 0);
+}
+
 static void watch_on_changed(void *context, const struct store_change *change)
 {
 	struct live_tenants *lt = context;
+	struct live_tenant *next;
 
-	for (struct live_tenant *live = lt->first; live; live = live->next)
-		if (change->kind != STORE_CHANGED_ENTRY || !change->key ||
-		    (change->key_len == strlen(live->id) && memcmp(change->key, live->id, change->key_len) == 0))
-			live_doubt(live);
+	for (struct live_tenant *live = lt->first; live; live = next) {
+		next = live->next;
+		if (!is_about(change, live))
+			continue;
+		live_doubt(live);
+		/* At once: its readers may be reading what they no longer may. */
+		live_evaluate(live);
+	}
 }
 
 static int open_registry(struct live_tenants *lt, char *error, size_t error_len)
