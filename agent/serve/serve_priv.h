@@ -209,7 +209,6 @@ struct space {
 struct tenant_end {
 	void (*done)(void *context); /* NULL: it is not */
 	void *context;
-	bool closing; /* nothing is under way any more */
 };
 
 struct serve_tenant {
@@ -316,6 +315,7 @@ struct worker {
 	struct store *store;
 	struct serve_tenant **tenants; /* room for all places; changed under `lock` */
 	size_t tenant_count;
+	size_t tenants_ending;         /* have left the list, and still have parts */
 	struct serve_tenant **by_name; /* the same by id */
 	struct inflight *inflight;
 	struct loading *loading;

@@ -16,6 +16,7 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
+#include "agent/cache/loading.h"
 #include "agent/cache/tags.h"
 #include "agent/serve/dictionaries.h"
 #include "agent/serve/serve_priv.h"
@@ -216,9 +217,9 @@ static void hot_on_closed(void *context)
 	struct tenant_end end = st->end;
 
 	rshm_store_release(&st->figures->in_use, 0);
-	leave(worker, st);
 	free_books(st);
 	free(st);
+	worker->tenants_ending--;
 	end.done(end.context);
 }
 
@@ -246,23 +247,24 @@ void tenants_close(struct serve_tenant *st, void (*done)(void *context), void *c
 
 void tenants_tick(struct worker *worker)
 {
-	for (size_t i = 0; i < worker->tenant_count; i++) {
+	for (size_t i = 0; i < worker->tenant_count;) {
 		struct serve_tenant *st = worker->tenants[i];
 
-		if (!st->end.done || st->end.closing || !is_quiet(st))
+		if (!st->end.done || !is_quiet(st)) {
+			i++;
 			continue;
-		st->end.closing = true;
+		}
+		/* From here on its parts go one by one: nobody may meet it any more. */
+		leave(worker, st);
+		loading_forget(worker->loading, st);
+		worker->tenants_ending++;
 		revalidation_close(st->revalidation, revalidation_on_closed, st);
-		return; /* the list may be another one now */
 	}
 }
 
 bool tenants_are_ending(const struct worker *worker)
 {
-	for (size_t i = 0; i < worker->tenant_count; i++)
-		if (worker->tenants[i]->end.closing)
-			return true;
-	return false;
+	return worker->tenants_ending > 0;
 }
 
 void tenants_free(struct worker *worker)

@@ -71,7 +71,7 @@ __attribute__((unused)) static int try_open(const struct agent_process *agent, c
 		.tenant = id,
 		.token = token,
 		.token_length = token ? strlen(token) : 0,
-		.timeout_ms = 3000,
+		.timeout_ms = 8000,
 	};
 	riptide *handle = NULL;
 	int status = riptide_open(&options, &handle);
@@ -174,6 +174,15 @@ __attribute__((unused)) static bool reader_is_served(const struct reader *r, lon
 	while (r->reading->hits < before + 10 && e2e_now_ms() < until_ms)
 		e2e_pause_ms(2);
 	return r->reading->hits >= before + 10;
+}
+
+__attribute__((unused)) static bool reader_is_told(const struct reader *r, int status)
+{
+	uint64_t until_ms = e2e_now_ms() + 8000;
+
+	while (r->reading->status != status && e2e_now_ms() < until_ms)
+		e2e_pause_ms(2);
+	return r->reading->status == status;
 }
 
 __attribute__((unused)) static void reader_stop(struct reader *r)
