@@ -166,8 +166,12 @@ static void change_on_applied(void *context)
 	struct job *job = context;
 	json_t *document;
 
+	/* At the agent's end nobody is left to wait for. */
 	if (job->op == RSHM_CONTROL_TENANT_DELETE) {
-		begin_delete(job);
+		if (job->agent->stopping)
+			end(job, RSHM_E_CLOSED, "the agent is stopping; delete it once more");
+		else
+			begin_delete(job);
 		return;
 	}
 	document = described(job->record);
