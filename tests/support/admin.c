@@ -53,10 +53,16 @@ int admin_ask_bytes(const struct agent_process *agent, uint16_t op, const char *
 	if (json)
 		rshm_tlv_bytes(&writer, RSHM_TAG_JSON, json, length);
 	written = rshm_tlv_finish(&writer);
-	if (written > 0 && rt_control_ask(agent->socket, message, (size_t)written, rshm_now_ms() + PATIENCE_MS,
-					  &answer, &answered, NULL, trouble) == RSHM_OK) {
+	if (written > 0)
+		status = rt_control_ask(agent->socket, message, (size_t)written, rshm_now_ms() + PATIENCE_MS, &answer,
+					&answered, NULL, trouble);
+	if (status == RSHM_OK) {
 		status = take_answer(answer, answered, text, size);
 		free(answer);
+	} else if (written > 0) {
+		if (text)
+			snprintf(text, size, "%s", trouble);
+		status = RSHM_E_NOAGENT;
 	}
 	free(message);
 	return status;
