@@ -350,8 +350,10 @@ static void closed_on_worker(void *context)
 
 static void close_live(struct live_tenant *live)
 {
+	bool deleted = live->known && (!live->record || live->record->status == TENANT_DELETING);
+
 	live->state = LIVE_CLOSING;
-	live->order_due = !worker_close_tenant(live->agent->workers[live->tenant->worker], live->tenant,
+	live->order_due = !worker_close_tenant(live->agent->workers[live->tenant->worker], live->tenant, deleted,
 					       emptied_on_worker, closed_on_worker, live);
 }
 

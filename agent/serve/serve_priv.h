@@ -209,6 +209,7 @@ struct space {
 struct tenant_end {
 	void (*done)(void *context); /* NULL: it is not */
 	void *context;
+	bool deleted; /* what it stored late goes, too */
 };
 
 struct serve_tenant {
@@ -364,7 +365,7 @@ struct serve_tenant *tenants_find(struct worker *worker, const struct tenant *te
  * Drops its clients, takes no new work, and retires its segment; `done` is called on the worker's thread when nothing of it
  * is left here, at the latest when the worker ends.
  */
-void tenants_close(struct serve_tenant *tenant, void (*done)(void *context), void *context);
+void tenants_close(struct serve_tenant *tenant, bool deleted, void (*done)(void *context), void *context);
 void tenants_tick(struct worker *worker);
 /* Is one in its last steps, which wait for nobody? */
 bool tenants_are_ending(const struct worker *worker);
@@ -372,6 +373,9 @@ void tenants_free(struct worker *worker);
 
 /* erasing.c */
 void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_erased_fn *done, void *context);
+/* Removes what this host stored too late for the sweep of another. `generation`: that was in force here; 0: none. */
+void erasing_rest_begin(struct worker *worker, const struct tenant *tenant, uint64_t generation,
+			void (*done)(void *context), void *context);
 
 /* watching.c */
 /* Begins to hear of foreign changes; the tenants are open. RSHM_E_NOMEM. */

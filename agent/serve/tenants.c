@@ -2,8 +2,8 @@
  * tenants.c - tenants of a worker come and go while it serves.
  *
  *   open    segment, books, disk tier: from then on clients can be connected
- *   close   clients dropped ─▶ what is under way comes back ─▶ [erase: a new generation, the old ones swept, dictionaries
- *           removed] ─▶ revalidation ─▶ segment retired, its bytes overwritten ─▶ freed, `done`
+ *   close   clients dropped ─▶ what is under way comes back ─▶ off the list ─▶ revalidation ─▶ segment retired, its bytes
+ *           overwritten ─▶ freed ─▶ [deleted: what was stored too late, erasing.c] ─▶ `done`
  *
  * A closing tenant takes no new work, and each step waits for what the one before still has under way, because
  * operations, store requests, channels and training all point here. Those have deadlines of their own, so the end comes; the
@@ -214,13 +214,18 @@ static void hot_on_closed(void *context)
 {
 	struct serve_tenant *st = context;
 	struct worker *worker = st->worker;
+	const struct tenant *tenant = st->tenant;
+	uint64_t generation = st->space.generation;
 	struct tenant_end end = st->end;
 
 	rshm_store_release(&st->figures->in_use, 0);
 	free_books(st);
 	free(st);
 	worker->tenants_ending--;
-	end.done(end.context);
+	if (end.deleted)
+		erasing_rest_begin(worker, tenant, generation, end.done, end.context);
+	else
+		end.done(end.context);
 }
 
 static void revalidation_on_closed(void *context)
@@ -231,10 +236,10 @@ static void revalidation_on_closed(void *context)
 	hot_close(st->hot, false, hot_on_closed, st);
 }
 
-void tenants_close(struct serve_tenant *st, void (*done)(void *context), void *context)
+void tenants_close(struct serve_tenant *st, bool deleted, void (*done)(void *context), void *context)
 {
 	must(!st->end.done);
-	st->end = (struct tenant_end){.done = done, .context = context};
+	st->end = (struct tenant_end){.done = done, .context = context, .deleted = deleted};
 	if (st->worker->closing)
 		return; /* all of this is done for every tenant */
 	warming_stop(st);

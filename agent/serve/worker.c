@@ -309,6 +309,7 @@ struct order {
 	struct worker_client client;
 	uint32_t drain_ms;
 	bool keep;
+	bool deleted;
 	const struct tenant *tenant;
 	enum hot_policy eviction;
 	struct worker_dictionary_order dictionary;
@@ -374,7 +375,7 @@ static void order_on_arrival(struct mailbox_message *message)
 	case ORDER_CLOSE_TENANT:
 		st = tenants_find(worker, order->tenant);
 		must(st);
-		tenants_close(st, order->closed, order->context);
+		tenants_close(st, order->deleted, order->closed, order->context);
 		order->emptied(order->context);
 		break;
 	case ORDER_ERASE_TENANT:
@@ -660,12 +661,13 @@ bool worker_open_tenant(struct worker *worker, const struct tenant *tenant, cons
 	return post(worker, &order);
 }
 
-bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, tenant_closed_fn *emptied,
+bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, bool deleted, tenant_closed_fn *emptied,
 			 tenant_closed_fn *closed, void *context)
 {
 	struct order order = {
 		.what = ORDER_CLOSE_TENANT,
 		.tenant = tenant,
+		.deleted = deleted,
 		.emptied = emptied,
 		.closed = closed,
 		.context = context,
