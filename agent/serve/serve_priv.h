@@ -216,7 +216,9 @@ struct serve_tenant {
 	const struct tenant *tenant;
 	struct worker *worker;
 	struct tenant_end end;
-	uint64_t operations;     /* entry_create()d and not ended */
+	uint64_t operations; /* entry_create()d and not ended */
+	uint32_t awake_clients;
+	bool listed_awake;       /* in worker->awake */
 	uint32_t client_objects; /* the dropped ones included, as long as they have memory */
 	struct hot *hot;
 	struct space space;
@@ -341,6 +343,9 @@ struct worker {
 	uint64_t operations; /* entry_create()d and not ended */
 	struct spare_body *spare_bodies;
 	uint32_t awake_count, client_count, next_tenant;
+	/* Tenants with awake clients, and some that had: turns need not look at all that are open. */
+	struct serve_tenant **awake;
+	size_t awake_tenants;
 	uint64_t staging_bytes, drained_ms;
 	bool stopping, keep, closing;
 	uint64_t drain_until_ms;

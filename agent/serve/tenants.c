@@ -190,7 +190,12 @@ struct serve_tenant *tenants_find(struct worker *worker, const struct tenant *te
 
 static void leave(struct worker *worker, const struct serve_tenant *st)
 {
-	size_t kept = 0, named = 0;
+	size_t kept = 0, named = 0, awake = 0;
+
+	for (size_t i = 0; i < worker->awake_tenants; i++)
+		if (worker->awake[i] != st)
+			worker->awake[awake++] = worker->awake[i];
+	worker->awake_tenants = awake;
 
 	pthread_mutex_lock(&worker->lock);
 	for (size_t i = 0; i < worker->tenant_count; i++) {
@@ -286,4 +291,5 @@ void tenants_free(struct worker *worker)
 	}
 	free(worker->tenants);
 	free(worker->by_name);
+	free(worker->awake);
 }
