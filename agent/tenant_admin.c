@@ -19,6 +19,7 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
+#include "agent/base/text.h"
 #include "agent/tenants.h"
 
 #define CHANGE_ATTEMPTS 8u
@@ -165,8 +166,12 @@ static void change_on_applied(void *context)
 	struct job *job = context;
 	json_t *document;
 
+	/* At the agent's end nobody is left to wait for. */
 	if (job->op == RSHM_CONTROL_TENANT_DELETE) {
-		begin_delete(job);
+		if (job->agent->stopping)
+			end(job, RSHM_E_CLOSED, "the agent is stopping; delete it once more");
+		else
+			begin_delete(job);
 		return;
 	}
 	document = described(job->record);
@@ -203,6 +208,69 @@ static int refuse(char *error, size_t error_len, const char *text)
 {
 	snprintf(error, error_len, "%s", text);
 	return RSHM_E_INVALID;
+}
+
+/* What a request may say: a misspelt limit of a token would be none. Ends with no name. */
+struct given {
+	const char *name;
+	json_type type;
+};
+
+static int check_given(const struct job *job, const struct given *given, char *error, size_t error_len)
+{
+	const char *name;
+	struct text text;
+	json_t *value;
+
+	json_object_foreach(job->document, name, value)
+	{
+		const struct given *g = given;
+
+		while (g->name && strcmp(g->name, name) != 0)
+			g++;
+		if (g->name && json_typeof(value) == g->type)
+			continue;
+		text_init(&text, error, error_len);
+		text_append_string(&text, "\"");
+		text_append_escaped(&text, name, strnlen(name, 48));
+		text_append_string(&text, !g->name                 ? "\" is nothing that can be said here"
+					  : g->type == JSON_STRING ? "\" must be a text"
+								   : "\" must be a whole number");
+		return RSHM_E_INVALID;
+	}
+	return RSHM_OK;
+}
+
+static int check_document(const struct job *job, char *error, size_t error_len)
+{
+	static const struct given list[] = {{"after", JSON_STRING}, {"limit", JSON_INTEGER}, {NULL, JSON_NULL}};
+	static const struct given reason[] = {{"reason", JSON_STRING}, {NULL, JSON_NULL}};
+	static const struct given made[] = {
+		{"role", JSON_STRING}, {"label", JSON_STRING}, {"ttl_seconds", JSON_INTEGER}, {NULL, JSON_NULL}};
+	static const struct given rotated[] = {
+		{"token", JSON_STRING}, {"grace_seconds", JSON_INTEGER}, {NULL, JSON_NULL}};
+	static const struct given revoked[] = {{"token", JSON_STRING}, {NULL, JSON_NULL}};
+	static const struct given nothing[] = {{NULL, JSON_NULL}};
+
+	switch (job->op) {
+	case RSHM_CONTROL_TENANT_CREATE:
+	case RSHM_CONTROL_TENANT_UPDATE:
+		return RSHM_OK; /* told where records are made */
+	case RSHM_CONTROL_TENANT_LIST:
+		return check_given(job, list, error, error_len);
+	case RSHM_CONTROL_TENANT_SUSPEND:
+	case RSHM_CONTROL_TENANT_DISABLE:
+	case RSHM_CONTROL_TENANT_DELETE:
+		return check_given(job, reason, error, error_len);
+	case RSHM_CONTROL_TENANT_TOKEN_CREATE:
+		return check_given(job, made, error, error_len);
+	case RSHM_CONTROL_TENANT_TOKEN_ROTATE:
+		return check_given(job, rotated, error, error_len);
+	case RSHM_CONTROL_TENANT_TOKEN_REVOKE:
+		return check_given(job, revoked, error, error_len);
+	default:
+		return check_given(job, nothing, error, error_len);
+	}
 }
 
 /* What the request makes of the tokens; the text of a new one into the answer. */
@@ -577,6 +645,7 @@ void tenant_admin_hook(void *agent, const struct control_tenant *request, contro
 {
 	struct agent *a = agent;
 	struct job *job = calloc(1, sizeof(*job));
+	char error[128] = "the document is no JSON object";
 	int status;
 
 	if (!job) {
@@ -590,8 +659,10 @@ void tenant_admin_hook(void *agent, const struct control_tenant *request, contro
 	snprintf(job->id, sizeof(job->id), "%s", request->tenant);
 	snprintf(job->user, sizeof(job->user), "%u", (unsigned int)request->peer.uid);
 	status = take_document(job, request);
+	if (status == RSHM_OK)
+		status = check_document(job, error, sizeof(error));
 	if (status < 0)
-		end(job, status, "the document is no JSON object");
+		end(job, status, status == RSHM_E_NOMEM ? "no memory" : error);
 	else if (request->op == RSHM_CONTROL_TENANT_CREATE)
 		create(job);
 	else if (request->op == RSHM_CONTROL_TENANT_LIST)

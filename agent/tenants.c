@@ -27,7 +27,7 @@
 #define ORPHAN_MS 60000u
 #define UNTOLD_TRUST_MS 1000u /* a record is good for so long where changes are not told */
 
-static bool is_permitted(const struct live_tenant *live)
+bool live_is_permitted(const struct live_tenant *live)
 {
 	return live->record && live->record->status == TENANT_ACTIVE;
 }
@@ -62,7 +62,7 @@ struct live_tenant *live_find_or_make(struct agent *a, const char *id)
 static void free_live(struct live_tenant *live)
 {
 	tenant_record_destroy(&live->record);
-	free(live->built_from);
+	live_forget_built(live);
 	free(live);
 }
 
@@ -156,14 +156,25 @@ static void watch_on_proven(void *context, uint64_t complete_ms)
 	lt->proven_ms = complete_ms;
 }
 
+static bool is_about(const struct store_change *change, const struct live_tenant *live)
+{
+	return change->kind != STORE_CHANGED_ENTRY || !change->key ||
+	       (change->key_len == strlen(live->id) && memcmp(change->key, live->id, change->key_len) == 0);
+}
+
 static void watch_on_changed(void *context, const struct store_change *change)
 {
 	struct live_tenants *lt = context;
+	struct live_tenant *next;
 
-	for (struct live_tenant *live = lt->first; live; live = live->next)
-		if (change->kind != STORE_CHANGED_ENTRY || !change->key ||
-		    (change->key_len == strlen(live->id) && memcmp(change->key, live->id, change->key_len) == 0))
-			live_doubt(live);
+	for (struct live_tenant *live = lt->first; live; live = next) {
+		next = live->next;
+		if (!is_about(change, live))
+			continue;
+		live_doubt(live);
+		/* At once: its readers may be reading what they no longer may. */
+		live_evaluate(live);
+	}
 }
 
 static int open_registry(struct live_tenants *lt, char *error, size_t error_len)
@@ -257,6 +268,7 @@ static void record_on_read(void *context, int status, struct tenant_record *reco
 	if (status != RSHM_OK && status != RSHM_MISS) {
 		read_on_failed(live, status, text);
 	} else {
+		live->fits &= live->record && record && live->record->version == record->version;
 		tenant_record_destroy(&live->record);
 		live->record = record;
 		live->known = true;
@@ -303,8 +315,7 @@ void live_drop(struct live_tenant *live)
 {
 	tenant_table_remove(live->agent->tenants, live->tenant);
 	tenant_destroy(&live->tenant);
-	free(live->built_from);
-	live->built_from = NULL;
+	live_forget_built(live);
 	live->state = LIVE_NONE;
 	live_release_waiters(&live->closes);
 }
@@ -339,8 +350,10 @@ static void closed_on_worker(void *context)
 
 static void close_live(struct live_tenant *live)
 {
+	bool deleted = live->known && (!live->record || live->record->status == TENANT_DELETING);
+
 	live->state = LIVE_CLOSING;
-	live->order_due = !worker_close_tenant(live->agent->workers[live->tenant->worker], live->tenant,
+	live->order_due = !worker_close_tenant(live->agent->workers[live->tenant->worker], live->tenant, deleted,
 					       emptied_on_worker, closed_on_worker, live);
 }
 
@@ -388,15 +401,17 @@ static void evaluate_none(struct live_tenant *live)
 		return;
 	}
 	live_release_waiters(&live->refreshes);
-	if (wanted && live->known && is_permitted(live)) {
+	if (live->known && !live_is_permitted(live))
+		discard_segment(live);
+	/* Who may be told of one that is forbidden is known when its users are. */
+	if (live->known && live->record && live->record->status != TENANT_DELETING &&
+	    (live->attaches || live->segment[0])) {
 		if (clock_monotonic_ms() >= live->retry_at_ms)
 			live_prepare(live);
 		return;
 	}
-	if (live->known) {
-		discard_segment(live);
-		live_refuse_forbidden(live);
-	}
+	if (live->known)
+		live_refuse_unknown(live);
 	if (!live->attaches && !live->reading && live->segment[0] == '\0' && live->uses == 0)
 		forget(live);
 }
@@ -407,10 +422,11 @@ static void evaluate_open(struct live_tenant *live)
 		read_record(live);
 		return;
 	}
-	if (!is_permitted(live) || !live_fits(live)) {
+	if (!live_is_permitted(live) || (!live->fits && !live_fits(live))) {
 		close_live(live);
 		return;
 	}
+	live->fits = true;
 	live_release_waiters(&live->refreshes);
 	live_admit_all(live);
 }

@@ -1,6 +1,7 @@
 /*
  * tenants_admit.c - processes that ask for a tenant of the backend: they wait until what is known of it is fresh, then are let in
- * or refused. A user who may not is told the same as for a tenant that is not there.
+ * or refused. A user who may not is told the same as for a tenant that is not there,
+ * whatever state it is in.
  */
 #include <sodium.h>
 #include <stdio.h>
@@ -38,6 +39,20 @@ void live_refuse_all(struct live_tenant *live, int status, const char *text)
 	}
 }
 
+static void refuse_forbidden(const struct live_tenant *live, struct waiting *waiting)
+{
+	const char *reason = json_string_value(json_object_get(live->record->document, "status_reason"));
+	struct waiting *next;
+	char text[400];
+
+	snprintf(text, sizeof(text), "tenant %s is %s%s%s", live->id, tenant_status_name(live->record->status),
+		 reason && reason[0] ? ": " : "", reason ? reason : "");
+	for (; waiting; waiting = next) {
+		next = waiting->next;
+		answer_waiting(waiting, RSHM_E_DENIED, text);
+	}
+}
+
 /* RSHM_OK, or why a peer that is of the right user is not let in. */
 static int check_token(const struct live_tenant *live, const struct control_attach *attach, bool *ret_read_only)
 {
@@ -60,28 +75,26 @@ static int check_token(const struct live_tenant *live, const struct control_atta
 	return status;
 }
 
-static void decide(struct live_tenant *live, struct waiting *waiting)
+/* Refuses it, which frees it, and returns true, or finds that it may come in. */
+static bool refuse_if_wrong(struct live_tenant *live, struct waiting *waiting, bool *ret_read_only)
 {
 	const struct control_attach *attach = &waiting->attach;
-	bool read_only;
 	char text[160];
 	int status;
 
 	if (!tenant_permits(live->tenant, attach->peer.uid, attach->peer.gid)) {
 		admission_refuse(attach, waiting->done, waiting->context);
 		free_waiting(waiting);
-		return;
+		return true;
 	}
-	status = check_token(live, attach, &read_only);
-	if (status < 0) {
-		snprintf(text, sizeof(text), "tenant %s: %s", live->id,
-			 attach->token_len == 0 ? "a token is required; give one when the handle is opened"
-						: "this token is not accepted");
-		answer_waiting(waiting, status, text);
-		return;
-	}
-	admission_accept(live->agent, live->tenant, live, attach, read_only, waiting->done, waiting->context);
-	free_waiting(waiting);
+	status = check_token(live, attach, ret_read_only);
+	if (status == RSHM_OK)
+		return false;
+	snprintf(text, sizeof(text), "tenant %s: %s", live->id,
+		 attach->token_len == 0 ? "a token is required; give one when the handle is opened"
+					: "this token is not accepted");
+	answer_waiting(waiting, status, text);
+	return true;
 }
 
 void live_admit_all(struct live_tenant *live)
@@ -89,9 +102,38 @@ void live_admit_all(struct live_tenant *live)
 	while (live->attaches) {
 		struct waiting *waiting = live->attaches;
 
+		bool read_only;
+
 		live->attaches = waiting->next;
-		decide(live, waiting);
+		if (refuse_if_wrong(live, waiting, &read_only))
+			continue;
+		admission_accept(live->agent, live->tenant, live, &waiting->attach, read_only, waiting->done,
+				 waiting->context);
+		free_waiting(waiting);
 	}
+}
+
+bool live_sift(struct live_tenant *live)
+{
+	struct waiting *waiting = live->attaches, *forbidden = NULL;
+	bool left = false, read_only;
+
+	live->attaches = NULL;
+	while (waiting) {
+		struct waiting *next = waiting->next, **list = &live->attaches;
+
+		if (!waiting->considered || !refuse_if_wrong(live, waiting, &read_only)) {
+			if (waiting->considered && !live_is_permitted(live))
+				list = &forbidden;
+			else
+				left |= waiting->considered;
+			waiting->next = *list;
+			*list = waiting;
+		}
+		waiting = next;
+	}
+	refuse_forbidden(live, forbidden);
+	return left;
 }
 
 void live_tenants_attach(struct agent *a, const struct control_attach *attach, control_attached_fn *done,
@@ -129,23 +171,13 @@ void live_tenants_attach(struct agent *a, const struct control_attach *attach, c
 	live_evaluate(live);
 }
 
-void live_refuse_forbidden(struct live_tenant *live)
+void live_refuse_unknown(struct live_tenant *live)
 {
-	const char *reason;
-	char text[400];
+	while (live->attaches) {
+		struct waiting *waiting = live->attaches;
 
-	if (!live->record || live->record->status == TENANT_DELETING) {
-		while (live->attaches) {
-			struct waiting *waiting = live->attaches;
-
-			live->attaches = waiting->next;
-			admission_refuse(&waiting->attach, waiting->done, waiting->context);
-			free_waiting(waiting);
-		}
-		return;
+		live->attaches = waiting->next;
+		admission_refuse(&waiting->attach, waiting->done, waiting->context);
+		free_waiting(waiting);
 	}
-	reason = json_string_value(json_object_get(live->record->document, "status_reason"));
-	snprintf(text, sizeof(text), "tenant %s is %s%s%s", live->id, tenant_status_name(live->record->status),
-		 reason && reason[0] ? ": " : "", reason ? reason : "");
-	live_refuse_all(live, RSHM_E_DENIED, text);
 }

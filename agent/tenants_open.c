@@ -1,8 +1,9 @@
 /*
  * tenants_open.c - from a record to a tenant that is open at its worker.
  *
- * Users and groups are looked up on a pool thread, because the user database may ask a network; then the tenant gets its
- * numbers, its place and its worker, and the worker opens it.
+ * Users and groups are looked up on a pool thread, because the user database may ask a network. Who waits and is none of them
+ * is refused then, before anything is made for them; if somebody is left, the tenant gets its numbers, its place and its
+ * worker, and the worker opens it.
  */
 #include <grp.h>
 #include <pwd.h>
@@ -21,7 +22,8 @@
 static char *essence_of(const struct tenant_record *record)
 {
 	const json_t *d = record->document;
-	json_t *part = json_pack("{s:O, s:O, s:O, s:O, s:O}", "users", json_object_get(d, "users"), "groups",
+	json_t *part = json_pack("{s:O, s:O, s:O, s:O, s:O, s:O}", "token_required",
+				 json_object_get(d, "token_required"), "users", json_object_get(d, "users"), "groups",
 				 json_object_get(d, "groups"), "quotas", json_object_get(d, "quotas"), "cache",
 				 json_object_get(d, "cache"), "hot", json_object_get(d, "hot"));
 	char *text = part ? json_dumps(part, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
@@ -30,12 +32,34 @@ static char *essence_of(const struct tenant_record *record)
 	return text;
 }
 
-bool live_fits(const struct live_tenant *live)
+static struct token_set *tokens_of(const struct tenant_record *record)
 {
+	struct token_set *tokens = NULL;
+
+	(void)tenant_record_tokens(record, &tokens);
+	return tokens;
+}
+
+void live_forget_built(struct live_tenant *live)
+{
+	free(live->built_from);
+	live->built_from = NULL;
+	token_set_destroy(&live->tokens);
+	live->fits = false;
+}
+
+bool live_fits(struct live_tenant *live)
+{
+	struct token_set *tokens = tokens_of(live->record);
 	char *now = essence_of(live->record);
 	bool same = now && live->built_from && strcmp(now, live->built_from) == 0;
 
+	/* Who came in by a token that is none any more has to ask again, and all others with it. */
+	if (live->tokens && (!tokens || token_set_bars(live->tokens, tokens, clock_realtime_ms())))
+		same = false;
 	free(now);
+	token_set_destroy(&live->tokens);
+	live->tokens = tokens;
 	return same;
 }
 
@@ -140,6 +164,7 @@ static int order_open(struct live_tenant *live)
 		return RSHM_OK;
 	}
 	tenant_table_remove(a->tenants, live->tenant);
+	live->state = LIVE_NONE;
 	return RSHM_E_AGAIN;
 }
 
@@ -154,8 +179,16 @@ static void prepare_on_done(uv_work_t *work, int cancelled)
 	live->users = live->groups = NULL;
 	live->document = NULL;
 	live->state = LIVE_NONE;
+	if (status == RSHM_OK && (live->agent->live->closing || live->agent->stopping))
+		status = RSHM_E_CLOSED;
+	if (status == RSHM_OK && !live_sift(live) && live->segment[0] == '\0') {
+		tenant_destroy(&live->tenant);
+		live_forget_built(live);
+		live_evaluate(live);
+		return;
+	}
 	if (status == RSHM_OK)
-		status = live->agent->live->closing || live->agent->stopping ? RSHM_E_CLOSED : order_open(live);
+		status = order_open(live);
 	if (status < 0) {
 		tenant_destroy(&live->tenant);
 		live_refuse_all(live, status == RSHM_E_FULL ? RSHM_E_AGAIN : status,
@@ -212,8 +245,11 @@ static struct tenant_settings settings_of(const struct agent *a, const struct te
 
 void live_prepare(struct live_tenant *live)
 {
-	free(live->built_from);
+	live_forget_built(live);
 	live->built_from = essence_of(live->record);
+	live->tokens = tokens_of(live->record);
+	for (struct waiting *waiting = live->attaches; waiting; waiting = waiting->next)
+		waiting->considered = true;
 	live->settings = settings_of(live->agent, live->record);
 	live->settings.id = live->id;
 	live->document = json_deep_copy(live->record->document);

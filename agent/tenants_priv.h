@@ -16,6 +16,7 @@ struct waiting {
 	unsigned char token[TOKEN_BYTES_MAX];
 	control_attached_fn *done;
 	void *context;
+	bool considered; /* it was there when the users were looked up */
 };
 
 struct waiter {
@@ -37,6 +38,8 @@ struct live_tenant {
 	uint64_t read_ms, retry_at_ms, idle_since_ms;
 	struct tenant *tenant;       /* from OPENING to DRAINING */
 	char *built_from;            /* the part of the record that it was made from */
+	struct token_set *tokens;    /* that let in since; NULL: they cannot be read */
+	bool fits;                   /* the record was compared with both */
 	char segment[RSHM_NAME_MAX]; /* offered */
 	uint32_t uses;
 	bool order_due; /* the worker could not take the order to close */
@@ -84,13 +87,22 @@ void live_post(struct live_tenant *live, void (*handle)(struct mailbox_message *
 
 /* tenants_admit.c: answers to those who wait. */
 void live_admit_all(struct live_tenant *live);
+/*
+ * The users are known, the tenant is not open yet. Who was considered and may not, or may but the record forbids it, is told so.
+ * Returns whether anybody is left who was considered.
+ */
+bool live_sift(struct live_tenant *live);
 void live_refuse_all(struct live_tenant *live, int status, const char *text);
-/* As the record says why nobody is let in. */
-void live_refuse_forbidden(struct live_tenant *live);
+/* There is no such tenant, or none any more. */
+void live_refuse_unknown(struct live_tenant *live);
 
-/* tenants_open.c: from a record that permits it to a tenant that is open at its worker. */
+bool live_is_permitted(const struct live_tenant *live);
+
+/* tenants_open.c: from a record to users, and from one that permits it to a tenant that is open at its worker. */
 void live_prepare(struct live_tenant *live);
+/* What it was built from is nothing any more. */
+void live_forget_built(struct live_tenant *live);
 /* Is the open tenant what the record would make now? */
-bool live_fits(const struct live_tenant *live);
+bool live_fits(struct live_tenant *live);
 
 #endif

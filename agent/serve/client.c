@@ -91,8 +91,10 @@ void client_drop(struct client *client, const char *why)
 	client->dropped = true;
 	worker->totals.ended_channels++;
 	worker->client_count--;
-	if (client->awake)
+	if (client->awake) {
 		worker->awake_count--;
+		client->tenant->awake_clients--;
+	}
 	leave_ring(client);
 	fetch_drop_client(client);
 	for (unsigned int i = 0; i < RSHM_SLOTS; i++)
@@ -111,12 +113,20 @@ void client_drop(struct client *client, const char *why)
 
 void client_wake(struct client *client)
 {
+	struct serve_tenant *tenant = client->tenant;
+	struct worker *worker = client->worker;
+
 	if (client->awake || client->dropped)
 		return;
 	rshm_channel_disarm(client->channel);
 	client->awake = true;
 	client->active_ns = clock_monotonic_ns();
-	client->worker->awake_count++;
+	worker->awake_count++;
+	tenant->awake_clients++;
+	if (tenant->listed_awake)
+		return;
+	tenant->listed_awake = true;
+	worker->awake[worker->awake_tenants++] = tenant;
 }
 
 static bool rings_too_often(struct client *client, uint32_t bells)

@@ -6,6 +6,12 @@
  *
  * May be begun anew at any point, by any agent: what is gone is not met again. What remains is the tenant's namespace with the
  * number of its generation, so that a tenant of the same id never meets what a forgotten journal still writes.
+ *
+ * Another host may have accepted writes behind that reach the store after the sweep. When it closes the tenant, it removes them
+ * itself (the rest):
+ *
+ *	what the journal has accepted is stored ─▶ entries, tags and sessions of the generations from the one that was in
+ *	force here up to the one before that which is now; none if that is the same: then the sweep is still to come
  */
 #include <stdlib.h>
 
@@ -28,6 +34,7 @@ struct erasing {
 	size_t space;
 	struct erase_counts counts;
 	tenant_erased_fn *done;
+	void (*rest_done)(void *context); /* instead, if it is the rest */
 	void *context;
 };
 
@@ -40,7 +47,10 @@ static void next_space(struct erasing *e);
 
 static void end(struct erasing *e, int status)
 {
-	e->done(e->context, status, &e->counts);
+	if (e->rest_done)
+		e->rest_done(e->context);
+	else
+		e->done(e->context, status, &e->counts);
 	free(e);
 }
 
@@ -144,6 +154,8 @@ static void next_space(struct erasing *e)
 	}
 	if (e->generation < e->generations)
 		erase(e, e->generation, swept_spaces[e->space]);
+	else if (e->rest_done)
+		end(e, RSHM_OK);
 	else if (e->generation == e->generations && e->space == 0)
 		erase(e, 1, DICTIONARY_SPACE);
 	else
@@ -159,7 +171,8 @@ static void generation_on_made(struct store_request *request)
 		return;
 	}
 	e->generations = request->generation;
-	e->generation = request->swept + 1;
+	if (!e->rest_done)
+		e->generation = request->swept + 1;
 	next_space(e);
 }
 
@@ -170,7 +183,7 @@ static void journal_on_flushed(struct store_request *request)
 	if (request->status < 0)
 		end(e, request->status);
 	else
-		ask(e, STORE_NEXT_GENERATION, generation_on_made);
+		ask(e, e->rest_done ? STORE_GENERATION : STORE_NEXT_GENERATION, generation_on_made);
 }
 
 void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_erased_fn *done, void *context)
@@ -185,6 +198,23 @@ void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_er
 	e->worker = worker;
 	e->name = entry_store_name(tenant);
 	e->done = done;
+	e->context = context;
+	ask(e, STORE_FLUSH, journal_on_flushed);
+}
+
+void erasing_rest_begin(struct worker *worker, const struct tenant *tenant, uint64_t generation,
+			void (*done)(void *context), void *context)
+{
+	struct erasing *e = worker->closing || generation == 0 ? NULL : calloc(1, sizeof(*e));
+
+	if (!e) {
+		done(context);
+		return;
+	}
+	e->worker = worker;
+	e->name = entry_store_name(tenant);
+	e->generation = generation;
+	e->rest_done = done;
 	e->context = context;
 	ask(e, STORE_FLUSH, journal_on_flushed);
 }

@@ -115,7 +115,8 @@ bool worker_locate(struct worker *worker, const struct tenant *tenant, char ret_
 
 /*
  * Opens a tenant of this worker that came after its start, or closes one: its clients are dropped and its segment is emptied at
- * once (`emptied`), then retired when all that was under way has come back (`closed`); what is stored stays. The tenant must
+ * once (`emptied`), then retired when all that was under way has come back (`closed`); what is stored stays, but for what came
+ * too late for the sweep of the host that deleted it, if it is `deleted`. The tenant must
  * live until `closed`. `adopt_name` is copied; NULL: a fresh segment. Callbacks come once each, on the worker's thread, for
  * they must not block; after `opened` with an error the tenant is not open. Any thread. False: the worker cannot take the order
  * now, nothing will be called.
@@ -124,7 +125,7 @@ typedef void tenant_opened_fn(void *context, int status);
 typedef void tenant_closed_fn(void *context);
 bool worker_open_tenant(struct worker *worker, const struct tenant *tenant, const char *adopt_name,
 			tenant_opened_fn *opened, void *context);
-bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, tenant_closed_fn *emptied,
+bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, bool deleted, tenant_closed_fn *emptied,
 			 tenant_closed_fn *closed, void *context);
 
 /* What was removed of a tenant. */

@@ -225,14 +225,16 @@ struct space {
 struct tenant_end {
 	void (*done)(void *context); /* NULL: it is not */
 	void *context;
-	bool closing; /* nothing is under way any more */
+	bool deleted; /* what it stored late goes, too */
 };
 
 struct serve_tenant {
 	const struct tenant *tenant;
 	struct worker *worker;
 	struct tenant_end end;
-	uint64_t operations;     /* entry_create()d and not ended */
+	uint64_t operations; /* entry_create()d and not ended */
+	uint32_t awake_clients;
+	bool listed_awake;       /* in worker->awake */
 	uint32_t client_objects; /* the dropped ones included, as long as they have memory */
 	struct hot *hot;
 	struct space space;
@@ -335,6 +337,7 @@ struct worker {
 	struct store *store;
 	struct serve_tenant **tenants; /* room for all places; changed under `lock` */
 	size_t tenant_count;
+	size_t tenants_ending;         /* have left the list, and still have parts */
 	struct serve_tenant **by_name; /* the same by id */
 	struct inflight *inflight;
 	struct loading *loading;
@@ -359,6 +362,9 @@ struct worker {
 	uint64_t operations; /* entry_create()d and not ended */
 	struct spare_body *spare_bodies;
 	uint32_t awake_count, client_count, next_tenant;
+	/* Tenants with awake clients, and some that had: turns need not look at all that are open. */
+	struct serve_tenant **awake;
+	size_t awake_tenants;
 	uint64_t staging_bytes, drained_ms;
 	bool stopping, keep, closing;
 	uint64_t drain_until_ms;
@@ -383,7 +389,7 @@ struct serve_tenant *tenants_find(struct worker *worker, const struct tenant *te
  * Drops its clients, takes no new work, and retires its segment; `done` is called on the worker's thread when nothing of it
  * is left here, at the latest when the worker ends.
  */
-void tenants_close(struct serve_tenant *tenant, void (*done)(void *context), void *context);
+void tenants_close(struct serve_tenant *tenant, bool deleted, void (*done)(void *context), void *context);
 void tenants_tick(struct worker *worker);
 /* Is one in its last steps, which wait for nobody? */
 bool tenants_are_ending(const struct worker *worker);
@@ -391,11 +397,16 @@ void tenants_free(struct worker *worker);
 
 /* erasing.c */
 void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_erased_fn *done, void *context);
+/* Removes what this host stored too late for the sweep of another. `generation`: that was in force here; 0: none. */
+void erasing_rest_begin(struct worker *worker, const struct tenant *tenant, uint64_t generation,
+			void (*done)(void *context), void *context);
 
 /* watching.c */
 /* Begins to hear of foreign changes; the tenants are open. RSHM_E_NOMEM. */
 int watching_begin(struct worker *worker);
 void watching_tick(struct worker *worker, uint64_t now_ms);
+/* A tenant came after the last fence, with copies of before it: they are compared with the store. */
+void watching_verify(struct serve_tenant *tenant);
 /* The machine slept: nothing is known of what happened meanwhile. */
 void watching_slept(struct worker *worker);
 /* The store is closed. */

@@ -2,8 +2,8 @@
  * tenants.c - tenants of a worker come and go while it serves.
  *
  *   open    segment, books, disk tier: from then on clients can be connected
- *   close   clients dropped ─▶ what is under way comes back ─▶ [erase: a new generation, the old ones swept, dictionaries
- *           removed] ─▶ revalidation ─▶ segment retired, its bytes overwritten ─▶ freed, `done`
+ *   close   clients dropped ─▶ what is under way comes back ─▶ off the list ─▶ revalidation ─▶ segment retired, its bytes
+ *           overwritten ─▶ freed ─▶ [deleted: what was stored too late, erasing.c] ─▶ `done`
  *
  * A closing tenant takes no new work, and each step waits for what the one before still has under way, because
  * operations, store requests, channels and training all point here. Those have deadlines of their own, so the end comes; the
@@ -16,6 +16,7 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
+#include "agent/cache/loading.h"
 #include "agent/cache/tags.h"
 #include "agent/serve/dictionaries.h"
 #include "agent/serve/serve_priv.h"
@@ -171,6 +172,8 @@ int tenants_open(struct worker *worker, const struct tenant *tenant, const char 
 	}
 	begin_figures(st);
 	enter(worker, st);
+	if (adopt_name)
+		watching_verify(st);
 	if (worker->warming_begun)
 		warming_begin(st);
 	return RSHM_OK;
@@ -188,7 +191,12 @@ struct serve_tenant *tenants_find(struct worker *worker, const struct tenant *te
 
 static void leave(struct worker *worker, const struct serve_tenant *st)
 {
-	size_t kept = 0, named = 0;
+	size_t kept = 0, named = 0, awake = 0;
+
+	for (size_t i = 0; i < worker->awake_tenants; i++)
+		if (worker->awake[i] != st)
+			worker->awake[awake++] = worker->awake[i];
+	worker->awake_tenants = awake;
 
 	pthread_mutex_lock(&worker->lock);
 	for (size_t i = 0; i < worker->tenant_count; i++) {
@@ -214,14 +222,19 @@ static void hot_on_closed(void *context)
 {
 	struct serve_tenant *st = context;
 	struct worker *worker = st->worker;
+	const struct tenant *tenant = st->tenant;
+	uint64_t generation = st->space.generation;
 	struct tenant_end end = st->end;
 
 	figures_end_tenant(st);
 	rshm_store_release(&st->figures->in_use, 0);
-	leave(worker, st);
 	free_books(st);
 	free(st);
-	end.done(end.context);
+	worker->tenants_ending--;
+	if (end.deleted)
+		erasing_rest_begin(worker, tenant, generation, end.done, end.context);
+	else
+		end.done(end.context);
 }
 
 static void revalidation_on_closed(void *context)
@@ -232,10 +245,10 @@ static void revalidation_on_closed(void *context)
 	hot_close(st->hot, false, hot_on_closed, st);
 }
 
-void tenants_close(struct serve_tenant *st, void (*done)(void *context), void *context)
+void tenants_close(struct serve_tenant *st, bool deleted, void (*done)(void *context), void *context)
 {
 	must(!st->end.done);
-	st->end = (struct tenant_end){.done = done, .context = context};
+	st->end = (struct tenant_end){.done = done, .context = context, .deleted = deleted};
 	if (st->worker->closing)
 		return; /* all of this is done for every tenant */
 	warming_stop(st);
@@ -248,23 +261,24 @@ void tenants_close(struct serve_tenant *st, void (*done)(void *context), void *c
 
 void tenants_tick(struct worker *worker)
 {
-	for (size_t i = 0; i < worker->tenant_count; i++) {
+	for (size_t i = 0; i < worker->tenant_count;) {
 		struct serve_tenant *st = worker->tenants[i];
 
-		if (!st->end.done || st->end.closing || !is_quiet(st))
+		if (!st->end.done || !is_quiet(st)) {
+			i++;
 			continue;
-		st->end.closing = true;
+		}
+		/* From here on its parts go one by one: nobody may meet it any more. */
+		leave(worker, st);
+		loading_forget(worker->loading, st);
+		worker->tenants_ending++;
 		revalidation_close(st->revalidation, revalidation_on_closed, st);
-		return; /* the list may be another one now */
 	}
 }
 
 bool tenants_are_ending(const struct worker *worker)
 {
-	for (size_t i = 0; i < worker->tenant_count; i++)
-		if (worker->tenants[i]->end.closing)
-			return true;
-	return false;
+	return worker->tenants_ending > 0;
 }
 
 void tenants_free(struct worker *worker)
@@ -281,4 +295,5 @@ void tenants_free(struct worker *worker)
 	}
 	free(worker->tenants);
 	free(worker->by_name);
+	free(worker->awake);
 }

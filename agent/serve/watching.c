@@ -253,6 +253,18 @@ static void verify_all(struct worker *worker)
 	}
 }
 
+void watching_verify(struct serve_tenant *tenant)
+{
+	struct worker *worker = tenant->worker;
+
+	/* Before the first mode is known: take_mode() and the first fence do it for all. */
+	if (!worker->coherence_known)
+		return;
+	tenant->verify_due = true;
+	worker->clean = false;
+	space_doubt(&tenant->space);
+}
+
 static void fence(struct worker *worker)
 {
 	lease_fence(&worker->lease, clock_monotonic_ms());

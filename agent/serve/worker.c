@@ -65,10 +65,11 @@ static bool serve_tenant_turn(struct worker *worker, struct serve_tenant *tenant
 
 static bool serve_all(struct worker *worker)
 {
+	size_t count = worker->awake_tenants; /* more may come during the turn, none goes */
 	bool busy = false;
 
-	for (size_t i = 0; i < worker->tenant_count; i++)
-		busy |= serve_tenant_turn(worker, worker->tenants[(worker->next_tenant + i) % worker->tenant_count]);
+	for (size_t i = 0; i < count; i++)
+		busy |= serve_tenant_turn(worker, worker->awake[(worker->next_tenant + i) % count]);
 	worker->next_tenant++;
 	return busy;
 }
@@ -109,25 +110,35 @@ static bool stays_awake(struct client *client, uint64_t now_ns)
 	}
 	client->awake = false;
 	client->worker->awake_count--;
+	client->tenant->awake_clients--;
 	return false;
+}
+
+static void let_sleep(struct serve_tenant *tenant, uint64_t now_ns)
+{
+	struct client *client = tenant->clients;
+
+	for (bool first = true; client && (first || client != tenant->clients); client = client->next, first = false)
+		if (client->awake)
+			(void)stays_awake(client, now_ns);
 }
 
 static void prepare_on_turn(uv_prepare_t *prepare)
 {
 	struct worker *worker = prepare->data;
-	uint64_t now_ns;
+	uint64_t now_ns = clock_monotonic_ns();
+	size_t kept = 0;
 
-	if (worker->awake_count > 0 && !worker->stopping) {
-		now_ns = clock_monotonic_ns();
-		for (size_t i = 0; i < worker->tenant_count; i++) {
-			struct client *client = worker->tenants[i]->clients;
+	for (size_t i = 0; i < worker->awake_tenants && !worker->stopping; i++) {
+		struct serve_tenant *tenant = worker->awake[i];
 
-			for (bool first = true; client && (first || client != worker->tenants[i]->clients);
-			     client = client->next, first = false)
-				if (client->awake)
-					(void)stays_awake(client, now_ns);
-		}
+		let_sleep(tenant, now_ns);
+		tenant->listed_awake = tenant->awake_clients > 0;
+		if (tenant->listed_awake)
+			worker->awake[kept++] = tenant;
 	}
+	if (!worker->stopping)
+		worker->awake_tenants = kept;
 	if (worker->awake_count > 0 && !worker->stopping)
 		uv_idle_start(&worker->idle, idle_on_turn);
 	else
@@ -309,6 +320,7 @@ struct order {
 	struct worker_client client;
 	uint32_t drain_ms;
 	bool keep;
+	bool deleted;
 	const struct tenant *tenant;
 	enum hot_policy eviction;
 	struct worker_dictionary_order dictionary;
@@ -367,12 +379,14 @@ static void order_on_arrival(struct mailbox_message *message)
 		break;
 	case ORDER_OPEN_TENANT:
 		order->opened(order->context,
-			      worker->stopping ? RSHM_E_CLOSED : tenants_open(worker, order->tenant, NULL));
+			      worker->stopping ? RSHM_E_CLOSED
+					       : tenants_open(worker, order->tenant,
+							      order->adopt_name[0] ? order->adopt_name : NULL));
 		break;
 	case ORDER_CLOSE_TENANT:
 		st = tenants_find(worker, order->tenant);
 		must(st);
-		tenants_close(st, order->closed, order->context);
+		tenants_close(st, order->deleted, order->closed, order->context);
 		order->emptied(order->context);
 		break;
 	case ORDER_ERASE_TENANT:
@@ -423,7 +437,8 @@ static int open_tenants(struct worker *worker)
 
 	worker->tenants = calloc(env->agent->tenant_capacity, sizeof(*worker->tenants));
 	worker->by_name = calloc(env->agent->tenant_capacity, sizeof(*worker->by_name));
-	if (!worker->tenants || !worker->by_name)
+	worker->awake = calloc(env->agent->tenant_capacity, sizeof(*worker->awake));
+	if (!worker->tenants || !worker->by_name || !worker->awake)
 		return RSHM_E_NOMEM;
 	for (size_t i = 0; i < count && status == RSHM_OK; i++) {
 		const struct tenant *tenant = tenant_at(env->tenants, i);
@@ -658,12 +673,13 @@ bool worker_open_tenant(struct worker *worker, const struct tenant *tenant, cons
 	return post(worker, &order);
 }
 
-bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, tenant_closed_fn *emptied,
+bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, bool deleted, tenant_closed_fn *emptied,
 			 tenant_closed_fn *closed, void *context)
 {
 	struct order order = {
 		.what = ORDER_CLOSE_TENANT,
 		.tenant = tenant,
+		.deleted = deleted,
 		.emptied = emptied,
 		.closed = closed,
 		.context = context,

@@ -274,6 +274,30 @@ int token_revoke(struct token_set *set, const char *id)
 	return RSHM_OK;
 }
 
+/* Is the secret of this hash still good for something? */
+static bool keeps(const struct token *token, const unsigned char hash[HASH_BYTES], uint64_t now_ms)
+{
+	return sodium_memcmp(token->hash, hash, HASH_BYTES) == 0 ||
+	       (token->info.grace_until_ms > now_ms && sodium_memcmp(token->previous, hash, HASH_BYTES) == 0);
+}
+
+bool token_set_bars(const struct token_set *before, const struct token_set *now, uint64_t now_ms)
+{
+	for (uint32_t i = 0; i < before->count; i++) {
+		const struct token *token = &before->tokens[i], *later = NULL;
+
+		if (!in_force(&token->info, now_ms))
+			continue;
+		for (uint32_t k = 0; k < now->count && !later; k++)
+			if (strcmp(now->tokens[k].info.id, token->info.id) == 0)
+				later = &now->tokens[k];
+		if (!later || later->info.revoked || !keeps(later, token->hash, now_ms) ||
+		    (token->info.grace_until_ms > now_ms && !keeps(later, token->previous, now_ms)))
+			return true;
+	}
+	return false;
+}
+
 /* ---- checking ----------------------------------------------------------------------------------------------- */
 
 /* What the peer has shown, if it is well-formed. The id goes to `ret_id`, also if the secret is not. */

@@ -86,6 +86,9 @@ struct token_checked {
 int token_verify(const struct token_set *set, const void *text, size_t length, uint64_t now_ms,
 		 struct token_checked *ret);
 
+/* Does a secret that is in force in `before` let nobody in by `now`, which was made of it later? Expiry does not count. */
+bool token_set_bars(const struct token_set *before, const struct token_set *now, uint64_t now_ms);
+
 /* ---- listing and storing ------------------------------------------------------------------------------------ */
 
 struct token_info {
