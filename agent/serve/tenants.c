@@ -226,8 +226,6 @@ static void hot_on_closed(void *context)
 	uint64_t generation = st->space.generation;
 	struct tenant_end end = st->end;
 
-	figures_end_tenant(st);
-	rshm_store_release(&st->figures->in_use, 0);
 	free_books(st);
 	free(st);
 	worker->tenants_ending--;
@@ -269,6 +267,8 @@ void tenants_tick(struct worker *worker)
 			continue;
 		}
 		/* From here on its parts go one by one: nobody may meet it any more. */
+		figures_end_tenant(st);
+		rshm_store_release(&st->figures->in_use, 0);
 		leave(worker, st);
 		loading_forget(worker->loading, st);
 		worker->tenants_ending++;
