@@ -121,7 +121,7 @@ static void prepare_on_thread(uv_work_t *work)
 	live->groups = resolve(json_object_get(live->document, "groups"), true, &s->group_count);
 	s->users = live->users;
 	s->groups = live->groups;
-	live->work_status = live->users && live->groups ? tenant_create(s, &live->tenant) : RSHM_E_NOMEM;
+	live->work_status = live->users && live->groups ? tenant_create(s, &live->made) : RSHM_E_NOMEM;
 }
 
 static void opened_on_arrival(struct mailbox_message *message)
@@ -178,6 +178,8 @@ static void prepare_on_done(uv_work_t *work, int cancelled)
 	json_decref(live->document);
 	live->users = live->groups = NULL;
 	live->document = NULL;
+	live->tenant = live->made;
+	live->made = NULL;
 	live->state = LIVE_NONE;
 	if (status == RSHM_OK && (live->agent->live->closing || live->agent->stopping))
 		status = RSHM_E_CLOSED;

@@ -51,7 +51,7 @@ struct live_tenant {
 	uid_t *users;
 	gid_t *groups;
 	json_t *document;
-	uint32_t number, shards;
+	struct tenant *made; /* by the pool's thread */
 	int work_status;
 };
 

@@ -19,8 +19,9 @@ static const char *const *both_settings(void)
 					       "coherence.max_age_ms=60000",
 					       "tenancy.idle_seconds=1",
 					       "tenancy.max_tenants=8",
-					       "limits.handshake_timeout_ms=20000",
+
 					       "limits.attaches_per_second_per_uid=100000",
+					       "limits.connections_per_uid=4096",
 					       NULL};
 
 	return settings;

@@ -217,6 +217,48 @@ static void revoking_ends_the_grace_too_and_what_is_dead_is_not_rotated(void **s
 	assert_string_equal(untouched, "untouched");
 }
 
+/* The set as it is now, to be compared with what becomes of it. */
+static struct token_set *copy_of(const struct token_set *set)
+{
+	json_t *stored = token_set_to_json(set);
+	struct token_set *copy;
+
+	assert_int_equal(token_set_from_json(stored, "shop", 4, &copy), RSHM_OK);
+	json_decref(stored);
+	return copy;
+}
+
+static void a_set_bars_who_came_in_by_what_is_revoked_or_rotated_away(void **state)
+{
+	char text[TOKEN_TEXT_BYTES], id[TOKEN_ID_LENGTH + 1], other[TOKEN_TEXT_BYTES];
+	struct token_set *before = copy_of(*state), *with;
+
+	make(*state, text);
+	id_of(text, id);
+	/* One more lets more in. */
+	assert_false(token_set_bars(before, *state, NOW));
+	with = copy_of(*state);
+	assert_false(token_set_bars(with, *state, NOW));
+	make(*state, other);
+	assert_int_equal(token_rotate(*state, id, 1000, NOW, other), RSHM_OK);
+	assert_false(token_set_bars(with, *state, NOW));
+	/* The grace is over; that of the other way is no loss. */
+	assert_true(token_set_bars(with, *state, NOW + 1000));
+	assert_int_equal(token_rotate(*state, id, 0, NOW, other), RSHM_OK);
+	assert_true(token_set_bars(with, *state, NOW));
+	token_set_destroy(&with);
+	with = copy_of(*state);
+	assert_int_equal(token_revoke(*state, id), RSHM_OK);
+	assert_true(token_set_bars(with, *state, NOW));
+	/* Who is out already loses nothing. */
+	token_set_destroy(&with);
+	with = copy_of(*state);
+	assert_false(token_set_bars(with, *state, NOW));
+	assert_true(token_set_bars(with, before, NOW));
+	token_set_destroy(&with);
+	token_set_destroy(&before);
+}
+
 static void a_full_set_gives_places_of_dead_tokens_away_and_no_others(void **state)
 {
 	char texts[4][TOKEN_TEXT_BYTES], more[TOKEN_TEXT_BYTES], id[TOKEN_ID_LENGTH + 1];
@@ -406,6 +448,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_rotated_secret_is_valid_for_its_grace_and_no_longer, make_set,
 						free_set),
 		cmocka_unit_test_setup_teardown(revoking_ends_the_grace_too_and_what_is_dead_is_not_rotated, make_set,
+						free_set),
+		cmocka_unit_test_setup_teardown(a_set_bars_who_came_in_by_what_is_revoked_or_rotated_away, make_set,
 						free_set),
 		cmocka_unit_test_setup_teardown(a_full_set_gives_places_of_dead_tokens_away_and_no_others, make_set,
 						free_set),
