@@ -443,6 +443,7 @@ static void nothing_overflows(void **state)
 		case 1:
 			after = take(&rate, &limit, now, quantity);
 			assert_int_equal(after.remaining, answer.remaining);
+			assert_int_equal(peek(&rate, &limit, now, 0).remaining, after.remaining);
 			break;
 		case 2:
 			assert_true(rate_grant(&rate, &limit, now, quantity) <= quantity);
