@@ -24,7 +24,8 @@ struct parser {
 	size_t error_size;
 };
 
-static int vfail(struct parser *p, const char *member, const char *format, va_list arguments)
+__attribute__((format(printf, 3, 0))) static int vfail(struct parser *p, const char *member, const char *format,
+						       va_list arguments)
 {
 	char bytes[ACCESS_ERROR_MAX];
 	struct text text;

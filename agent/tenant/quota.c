@@ -218,24 +218,26 @@ uint32_t quota_count(const struct quota_set *set)
 
 int quota_find(const struct quota_set *set, const char *name, uint32_t *ret_number)
 {
-	uint32_t number = find_known(name), low = QUOTA_KNOWN, high = set->count;
+	uint32_t low = QUOTA_KNOWN, high = set->count, known = find_known(name);
 
-	while (number == QUOTA_KNOWN && low < high) {
+	if (known < QUOTA_KNOWN) {
+		*ret_number = known;
+		return RSHM_OK;
+	}
+	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;
 		int order = strcmp(name, set->quotas[middle].name);
 
-		if (order == 0)
-			number = middle;
-		else if (order < 0)
+		if (order == 0) {
+			*ret_number = middle;
+			return RSHM_OK;
+		}
+		if (order < 0)
 			high = middle;
 		else
 			low = middle + 1;
 	}
-	/* QUOTA_KNOWN is also the number of the user's first. */
-	if (number >= set->count || strcmp(set->quotas[number].name, name) != 0)
-		return RSHM_MISS;
-	*ret_number = number;
-	return RSHM_OK;
+	return RSHM_MISS;
 }
 
 const char *quota_name(const struct quota_set *set, uint32_t number)
