@@ -45,7 +45,8 @@ static bool parse_line(const char *line, size_t length, struct directory_item *r
 	ret->id[id_len] = '\0';
 	memcpy(number, space + 1, number_len);
 	number[number_len] = '\0';
-	return strlen(ret->id) == id_len && tenant_id_is_valid(ret->id) && text_parse_u64(number, &ret->entered_ms);
+	return strlen(ret->id) == id_len && tenant_id_is_valid(ret->id) && strlen(number) == number_len &&
+	       text_parse_u64(number, &ret->entered_ms);
 }
 
 int directory_decode(const char *text, size_t length, struct directory *ret)

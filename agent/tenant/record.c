@@ -14,8 +14,13 @@
 
 #include "agent/base/assert.h"
 #include "agent/base/text.h"
+#include "agent/tenant/tenant.h"
 
 #define GENERATED_CHARACTERS 20u /* of 32: 100 bits */
+/* Kept free by whoever creates or updates: a reason may come later, each byte of it as \u00XX, and longer numbers. */
+#define STATUS_ROOM (TENANT_TEXT_MAX * 6 + 64)
+#define NAME_SHOWN 40u                     /* bytes of an unknown member's name */
+#define FAULT_BYTES (NAME_SHOWN * 4 + 64u) /* each of them as \xNN, and what is wrong */
 
 static const char *const status_names[] = {"active", "suspended", "disabled", "deleting"};
 static const char *const plan_names[] = {"free", "basic", "professional", "enterprise", "custom"};
@@ -126,6 +131,12 @@ static const char *check_owner(const json_t *value)
 	return NULL;
 }
 
+/* The greatest number means none, and the overflow number stands for everybody that the kernel cannot show. */
+static bool is_person(json_int_t number)
+{
+	return number >= 0 && number < UINT32_MAX && number != (json_int_t)TENANT_OVERFLOW_UID;
+}
+
 static const char *check_people(const json_t *value)
 {
 	size_t index;
@@ -135,9 +146,9 @@ static const char *check_people(const json_t *value)
 		return "a list of at most 256 names or numbers";
 	json_array_foreach(value, index, item)
 	{
-		if (json_is_integer(item) ? json_integer_value(item) < 0 || json_integer_value(item) >= 65534
+		if (json_is_integer(item) ? !is_person(json_integer_value(item))
 					  : !is_text(item) || json_string_length(item) == 0)
-			return "a list of names, or numbers below 65534";
+			return "a list of names, or numbers from 0 to 4294967294, of which 65534 is nobody's";
 	}
 	return NULL;
 }
@@ -244,6 +255,7 @@ static json_t *initial_of(const struct member *member)
 static int parse_given(const char *json, size_t length, json_t **ret, char *error, size_t error_len)
 {
 	json_error_t where;
+	struct text text;
 	json_t *given;
 
 	if (length > TENANT_RECORD_MAX) {
@@ -253,10 +265,13 @@ static int parse_given(const char *json, size_t length, json_t **ret, char *erro
 	}
 	given = json_loadb(json, length, JSON_REJECT_DUPLICATES, &where);
 	if (!json_is_object(given)) {
-		if (given)
-			snprintf(error, error_len, "the document is no JSON object");
-		else
-			snprintf(error, error_len, "line %d, column %d: %s", where.line, where.column, where.text);
+		text_init(&text, error, error_len);
+		if (given) {
+			text_append_string(&text, "the document is no JSON object");
+		} else {
+			text_append_format(&text, "line %d, column %d: ", where.line, where.column);
+			text_append_escaped(&text, where.text, strlen(where.text));
+		}
 		json_decref(given);
 		return RSHM_E_INVALID;
 	}
@@ -270,7 +285,7 @@ static void refuse_member(const char *name, const char *what, char *error, size_
 
 	text_init(&text, error, error_len);
 	text_append_string(&text, "\"");
-	text_append_escaped(&text, name, strnlen(name, 80));
+	text_append_escaped(&text, name, strnlen(name, NAME_SHOWN));
 	text_append_format(&text, "\" %s", what);
 }
 
@@ -323,7 +338,7 @@ static int make_id(json_t *document)
 }
 
 /* The plan's quotas, the tenant's own before them. */
-static int fill_quotas(json_t *document, const struct tenant_defaults *defaults)
+static int fill_quotas(json_t *document, const struct tenant_defaults *defaults, char *error, size_t error_len)
 {
 	json_t *own = json_object_get(document, "quotas"), *quotas;
 	int plan = place_of(json_object_get(document, "plan"), plan_names, COUNT(plan_names));
@@ -333,6 +348,12 @@ static int fill_quotas(json_t *document, const struct tenant_defaults *defaults)
 	if (!quotas || (own && json_object_update(quotas, own) < 0)) {
 		json_decref(quotas);
 		return RSHM_E_NOMEM;
+	}
+	if (json_object_size(quotas) > TENANT_QUOTAS_MAX) {
+		snprintf(error, error_len, "\"quotas\" must be, together with those of the plan, at most %u",
+			 TENANT_QUOTAS_MAX);
+		json_decref(quotas);
+		return RSHM_E_INVALID;
 	}
 	return put(document, "quotas", quotas);
 }
@@ -360,7 +381,8 @@ static int fill_plain(json_t *document)
 	return status;
 }
 
-static int fill_new(json_t *document, const struct tenant_defaults *defaults, uint64_t now_ms)
+static int fill_new(json_t *document, const struct tenant_defaults *defaults, uint64_t now_ms, char *error,
+		    size_t error_len)
 {
 	int status = RSHM_OK;
 
@@ -373,7 +395,7 @@ static int fill_new(json_t *document, const struct tenant_defaults *defaults, ui
 	if (status == RSHM_OK && !json_object_get(document, "plan"))
 		status = put(document, "plan", json_string(plan_names[TENANT_FREE]));
 	if (status == RSHM_OK)
-		status = fill_quotas(document, defaults);
+		status = fill_quotas(document, defaults, error, error_len);
 	if (status == RSHM_OK)
 		status = fill_plain(document);
 	if (status == RSHM_OK)
@@ -411,8 +433,9 @@ static int make_record(json_t *document, uint64_t version, struct tenant_record 
 static int finish(json_t *document, int status, uint64_t version, struct tenant_record **ret, char *error,
 		  size_t error_len)
 {
-	if (status == RSHM_OK && json_dumpb(document, NULL, 0, JSON_COMPACT) > TENANT_RECORD_MAX) {
-		snprintf(error, error_len, "the tenant's document would have more than %u bytes", TENANT_RECORD_MAX);
+	if (status == RSHM_OK && json_dumpb(document, NULL, 0, JSON_COMPACT) > TENANT_RECORD_MAX - STATUS_ROOM) {
+		snprintf(error, error_len, "the tenant's document would have more than %u bytes",
+			 TENANT_RECORD_MAX - STATUS_ROOM);
 		status = RSHM_E_TOOBIG;
 	}
 	if (status == RSHM_OK)
@@ -434,7 +457,7 @@ int tenant_record_create(const char *json, size_t length, const struct tenant_de
 	document = json_object();
 	status = document ? take_given(given, false, document, error, error_len) : RSHM_E_NOMEM;
 	if (status == RSHM_OK)
-		status = fill_new(document, defaults, now_ms);
+		status = fill_new(document, defaults, now_ms, error, error_len);
 	json_decref(given);
 	return finish(document, status, 0, ret, error, error_len);
 }
@@ -457,18 +480,29 @@ int tenant_record_update(const struct tenant_record *record, const char *json, s
 	return finish(document, status, record->version, ret, error, error_len);
 }
 
+/* At most TENANT_TEXT_MAX bytes of a reason, cut between two characters. */
+static json_t *make_reason(const char *reason)
+{
+	size_t length = strlen(reason), kept = 0, step;
+
+	while (kept < length) {
+		step = text_utf8_length(reason + kept, length - kept);
+		if (step == 0)
+			return json_string("(unreadable)");
+		if (kept + step > TENANT_TEXT_MAX)
+			break;
+		kept += step;
+	}
+	return json_stringn(reason, kept);
+}
+
 int tenant_record_set_status(const struct tenant_record *record, enum tenant_status status, const char *reason,
 			     uint64_t now_ms, struct tenant_record **ret)
 {
 	json_t *document = json_deep_copy(record->document);
-	size_t length = strnlen(reason ? reason : "", TENANT_TEXT_MAX);
-	json_t *text = json_stringn(reason ? reason : "", length);
 
-	/* Cut in the middle of a character, or no UTF-8 from the start. */
-	if (!text)
-		text = json_string("(unreadable)");
 	if (!document || put(document, "status", json_string(status_names[status])) < 0 ||
-	    put(document, "status_reason", text) < 0 ||
+	    put(document, "status_reason", make_reason(reason ? reason : "")) < 0 ||
 	    put(document, "updated_ms", json_integer((json_int_t)now_ms)) < 0) {
 		json_decref(document);
 		return RSHM_E_NOMEM;
@@ -489,8 +523,8 @@ static const char *find_fault(const json_t *document, char *buffer, size_t size)
 		const struct member *member = find_member(key);
 
 		if (!member || member->check(value)) {
-			snprintf(buffer, size, "\"%.40s\" is %s", key,
-				 member ? "not as it must be" : "not known to this release");
+			refuse_member(key, member ? "is not as it must be" : "is not known to this release", buffer,
+				      size);
 			return buffer;
 		}
 	}
@@ -508,7 +542,7 @@ int tenant_record_decode(const char *id, const void *bytes, size_t length, struc
 {
 	json_t *document =
 		length <= TENANT_RECORD_MAX ? json_loadb(bytes, length, JSON_REJECT_DUPLICATES, NULL) : NULL;
-	char buffer[128];
+	char buffer[FAULT_BYTES];
 	const char *fault = document ? find_fault(document, buffer, sizeof(buffer)) : "no JSON";
 
 	if (!fault && strcmp(json_string_value(json_object_get(document, "id")), id) != 0)

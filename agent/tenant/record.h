@@ -21,7 +21,7 @@
 #include "agent/tenant/token.h"
 #include "shm/msg.h"
 
-#define TENANT_RECORD_MAX (256u << 10) /* bytes of the document */
+#define TENANT_RECORD_MAX (256u << 10) /* bytes of the document; some are kept free for a status and its reason */
 #define TENANT_TEXT_MAX 256u           /* bytes of a name, an address, a reason */
 #define TENANT_USERS_MAX 256u          /* of users, and of groups */
 #define TENANT_TOKENS_MAX 64u

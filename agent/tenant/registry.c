@@ -2,15 +2,21 @@
  * registry.c - calls on the tenants of a backend, step by step.
  *
  *	get      record
- *	insert   directory: read, enter the id if there is room, write if unchanged ─▶ record, if absent
+ *	insert   directory: read, enter the id if there is room, write if unchanged ─▶ record, if absent ─▶ if the id was there
+ *	         before us: enter it again
  *	replace  record, if of its version
- *	remove   record, if of its version ─▶ directory: read, take the id out, write if unchanged
+ *	remove   directory: since when? ─▶ record, if of its version ─▶ directory: read, take the id out, write if unchanged
  *	list     directory
  *	tidy     directory ─▶ each old id: is there a record? ─▶ directory: read, take these out, write if unchanged
  *
- * A directory that another agent changed meanwhile is read again and changed anew, DIRECTORY_ATTEMPTS times. Calls that write
- * it wait for each other here, so that only other agents can come between. A write whose outcome is unknown is looked at
- * again the same way: entering an id that is there, or taking out one that is not, changes nothing.
+ * A directory that another agent changed meanwhile is read again and changed anew, DIRECTORY_ATTEMPTS times. Inserts and
+ * removes wait for each other here, so that only other agents and tidying can come between. A write whose outcome is unknown
+ * is looked at again the same way: entering an id that is there, or taking out one that is not, changes nothing.
+ *
+ * Whoever finds an id in the directory that it wants to insert cannot know whether somebody is about to take it out, because
+ * the record is gone or never came. So the time of an entry is its identity: remove and tidy take out the very entry that
+ * they saw before they looked at the record, and insert gives it another time, before its record is written, against those
+ * who look later, and after it, against those who looked between.
  */
 #include "agent/tenant/registry.h"
 
@@ -38,6 +44,9 @@ struct call {
 	struct tenant_record *record;
 	struct directory directory;
 	uint32_t attempts;
+	uint64_t queued_ms;
+	uint64_t entered_ms;             /* insert: of our entry, 0: not made yet; remove: of the entry to take out */
+	bool was_listed, is_record_done; /* the id was there before us; what follows can fail no more */
 	size_t limit;
 	bool has_after;
 	/* tidy: ids that were found without a record */
@@ -62,7 +71,8 @@ struct registry {
 	struct hlc *hlc;
 	struct registry_options options;
 	uint32_t pending;
-	struct call *writing, *waiting, **waiting_last; /* calls that write the directory */
+	struct call *writing, *waiting, **waiting_last; /* inserts and removes */
+	bool is_starting;
 };
 
 /* ---- the life of a call ---------------------------------------------------------------------------------------- */
@@ -78,42 +88,68 @@ static void destroy(struct call *call)
 	free(call);
 }
 
-static bool writes_directory(const struct call *call)
+/* Tidying is long: others do not wait for it. */
+static bool takes_turns(const struct call *call)
 {
-	return call->kind == CALL_INSERT || call->kind == CALL_REMOVE || call->kind == CALL_TIDY;
+	return call->kind == CALL_INSERT || call->kind == CALL_REMOVE;
 }
 
 static void leave(struct call *call)
 {
 	struct registry *r = call->registry;
-	struct call *next = r->waiting;
 
 	r->pending--;
-	if (r->writing != call)
-		return;
-	r->writing = next;
-	if (!next)
-		return;
-	r->waiting = next->next;
-	if (!r->waiting)
-		r->waiting_last = &r->waiting;
-	begin(next);
+	if (r->writing == call)
+		r->writing = NULL;
 }
 
-/* The end of every call. */
+static void end(struct call *call, int status);
+
+/* Begins what waits, until one does not end at once: a long queue is no deep stack. */
+static void start_next(struct registry *r)
+{
+	if (r->is_starting)
+		return;
+	r->is_starting = true;
+	while (!r->writing && r->waiting) {
+		struct call *call = r->waiting;
+
+		r->waiting = call->next;
+		if (!r->waiting)
+			r->waiting_last = &r->waiting;
+		r->writing = call;
+		if (clock_monotonic_ms() - call->queued_ms < r->options.request_ms) {
+			begin(call);
+		} else {
+			snprintf(call->text, sizeof(call->text), "other changes of tenants took too long; try again");
+			end(call, RSHM_E_TIMEDOUT);
+		}
+	}
+	r->is_starting = false;
+}
+
+/* The end of every call but a list. */
 static void end(struct call *call, int status)
 {
-	struct tenant_record *record = status == RSHM_OK ? call->record : NULL;
-	const char *text = call->text[0] ? call->text : NULL;
+	struct registry *r = call->registry;
+	struct tenant_record *record;
 
+	if (call->is_record_done && status != RSHM_OK) {
+		log_warn("tenant", "tenant %s was %s, but the directory was not brought up to date (status %d)",
+			 call->id, call->kind == CALL_REMOVE ? "removed" : "made", status);
+		call->text[0] = '\0';
+		status = RSHM_OK;
+	}
+	record = status == RSHM_OK ? call->record : NULL;
 	if (record)
 		call->record = NULL;
 	leave(call);
 	if (call->kind == CALL_TIDY)
 		call->done.tidy(call->context, status, call->orphans.count);
 	else
-		call->done.record(call->context, status, record, text);
+		call->done.record(call->context, status, record, call->text[0] ? call->text : NULL);
 	destroy(call);
+	start_next(r);
 }
 
 static struct call *new_call(struct registry *r, enum call_kind kind, const char *id, void *context)
@@ -134,9 +170,10 @@ static void enter(struct call *call)
 {
 	struct registry *r = call->registry;
 
-	if (!writes_directory(call)) {
+	if (!takes_turns(call)) {
 		begin(call);
-	} else if (r->writing) {
+	} else if (r->writing || r->waiting) {
+		call->queued_ms = clock_monotonic_ms();
 		*r->waiting_last = call;
 		r->waiting_last = &call->next;
 	} else {
@@ -237,6 +274,13 @@ static uint64_t written_version(const struct call *call)
 	return head.version;
 }
 
+static void read_directory(struct call *call);
+
+static void end_well(struct call *call)
+{
+	end(call, RSHM_OK);
+}
+
 /* ---- records --------------------------------------------------------------------------------------------------- */
 
 static void get_on_done(struct store_request *request)
@@ -255,9 +299,11 @@ static void get_on_done(struct store_request *request)
 		call->record->version = version;
 	if (status == RSHM_MISS)
 		snprintf(call->text, sizeof(call->text), "there is no tenant %s", call->id);
-	else if (status == RSHM_E_CORRUPT || status == RSHM_E_FORMAT)
-		log_error("tenant", "tenant %s: %s", call->id,
-			  call->text[0] ? call->text : "its record in the backend is damaged or of a newer release");
+	if ((status == RSHM_E_CORRUPT || status == RSHM_E_FORMAT) && !call->text[0])
+		snprintf(call->text, sizeof(call->text),
+			 "the record of tenant %s in the backend is damaged, or of a newer release", call->id);
+	if (status == RSHM_E_CORRUPT || status == RSHM_E_FORMAT)
+		log_error("tenant", "%s", call->text);
 	free(plain);
 	end(call, status);
 }
@@ -273,7 +319,15 @@ static void put_on_done(struct store_request *request)
 	else if (request->status == RSHM_CONFLICT)
 		snprintf(call->text, sizeof(call->text),
 			 "tenant %s was changed by somebody else meanwhile; try again", call->id);
-	end(call, request->status);
+	if (request->status != RSHM_OK || !call->was_listed) {
+		end(call, request->status);
+		return;
+	}
+	call->is_record_done = true;
+	call->entered_ms = 0;
+	call->attempts = 0;
+	call->then = end_well;
+	read_directory(call);
 }
 
 static void put_record(struct call *call)
@@ -290,8 +344,6 @@ static void put_record(struct call *call)
 }
 
 /* ---- the directory --------------------------------------------------------------------------------------------- */
-
-static void read_directory(struct call *call);
 
 static void directory_on_written(struct store_request *request)
 {
@@ -330,32 +382,76 @@ static void write_directory(struct call *call)
 static void enter_id(struct call *call)
 {
 	struct directory *d = &call->directory;
+	uint64_t now_ms = clock_realtime_ms();
 	bool found;
+	size_t at = directory_find(d, call->id, &found);
 
-	(void)directory_find(d, call->id, &found);
-	if (found) {
+	if (found && call->entered_ms != 0 && d->items[at].entered_ms == call->entered_ms) {
 		call->then(call);
 		return;
 	}
-	if (d->count >= call->registry->options.tenants_max) {
+	if (!found && !call->is_record_done && d->count >= call->registry->options.tenants_max) {
 		snprintf(call->text, sizeof(call->text),
 			 "there are %zu tenants, and no more are allowed; raise tenancy.max_tenants, or delete some",
 			 d->count);
 		end(call, RSHM_E_FULL);
 		return;
 	}
-	if (directory_add(d, call->id, clock_realtime_ms()) < 0)
+	if (found) {
+		uint64_t other_ms = d->items[at].entered_ms + 1;
+
+		call->was_listed = true;
+		d->items[at].entered_ms = other_ms > now_ms ? other_ms : now_ms;
+	} else if (directory_add(d, call->id, now_ms) < 0) {
 		end(call, RSHM_E_NOMEM);
-	else
-		write_directory(call);
+		return;
+	}
+	call->entered_ms = d->items[at].entered_ms;
+	write_directory(call);
 }
 
 static void take_id_out(struct call *call)
 {
-	if (directory_remove(&call->directory, call->id))
+	struct directory *d = &call->directory;
+	bool found;
+	size_t at = directory_find(d, call->id, &found);
+
+	if (found && d->items[at].entered_ms == call->entered_ms) {
+		(void)directory_remove(d, call->id);
 		write_directory(call);
-	else
+	} else {
 		call->then(call);
+	}
+}
+
+static void record_on_removed(struct store_request *request)
+{
+	struct call *call = request->context;
+
+	tenant_record_destroy(&call->record);
+	if (request->status == RSHM_OK && call->was_listed) {
+		call->is_record_done = true;
+		read_directory(call);
+		return;
+	}
+	if (request->status == RSHM_CONFLICT)
+		snprintf(call->text, sizeof(call->text),
+			 "tenant %s was changed by somebody else meanwhile; try again", call->id);
+	else if (request->status == RSHM_MISS)
+		snprintf(call->text, sizeof(call->text), "there is no tenant %s", call->id);
+	end(call, request->status);
+}
+
+static void remove_record(struct call *call)
+{
+	const struct directory *d = &call->directory;
+	size_t at = directory_find(d, call->id, &call->was_listed);
+
+	call->entered_ms = call->was_listed ? d->items[at].entered_ms : 0;
+	ask(call, STORE_DELETE, call->id, record_on_removed);
+	call->request.condition = STORE_IF_VERSION;
+	call->request.expected_version = call->record->version;
+	store_submit(call->registry->store, &call->request);
 }
 
 static void list_ids(struct call *call)
@@ -383,6 +479,8 @@ static void orphan_on_answer(struct store_request *request)
 	call->status = request->status;
 	if (call->status == RSHM_MISS)
 		call->status = directory_add(&call->orphans, item->id, item->entered_ms);
+	else if (call->status == RSHM_E_CORRUPT || call->status == RSHM_E_FORMAT)
+		call->status = RSHM_OK; /* there is something */
 	if (!call->is_asking)
 		tidy_next(call);
 }
@@ -393,8 +491,12 @@ static bool find_old_id(struct call *call)
 	const struct directory *d = &call->directory;
 	uint64_t now_ms = clock_realtime_ms(), orphan_ms = call->registry->options.orphan_ms;
 
-	while (call->at < d->count && d->items[call->at].entered_ms + orphan_ms > now_ms)
-		call->at++;
+	for (; call->at < d->count; call->at++) {
+		uint64_t entered_ms = d->items[call->at].entered_ms;
+
+		if (entered_ms <= now_ms && now_ms - entered_ms >= orphan_ms)
+			break;
+	}
 	return call->at < d->count;
 }
 
@@ -444,7 +546,10 @@ static void use_directory(struct call *call)
 		enter_id(call);
 		break;
 	case CALL_REMOVE:
-		take_id_out(call);
+		if (call->is_record_done)
+			take_id_out(call);
+		else
+			remove_record(call);
 		break;
 	case CALL_LIST:
 		list_ids(call);
@@ -482,9 +587,11 @@ static void directory_on_read(struct store_request *request)
 		status = plain_of(call, DIRECTORY_KEY, DIRECTORY_BYTES_MAX, &plain, &length, &version);
 		if (status == RSHM_OK)
 			status = directory_decode(plain, length, &call->directory);
-		if (status == RSHM_E_CORRUPT || status == RSHM_E_FORMAT)
-			log_error("tenant", "the directory of tenants in the backend cannot be used (status %d)",
-				  status);
+		if (status == RSHM_E_CORRUPT || status == RSHM_E_FORMAT) {
+			snprintf(call->text, sizeof(call->text),
+				 "the directory of tenants in the backend is damaged, or of a newer release");
+			log_error("tenant", "%s", call->text);
+		}
 		call->directory.version = version;
 		free(plain);
 	}
@@ -502,26 +609,6 @@ static void read_directory(struct call *call)
 
 /* ---- calls ------------------------------------------------------------------------------------------------------ */
 
-static void end_well(struct call *call)
-{
-	end(call, RSHM_OK);
-}
-
-static void record_on_removed(struct store_request *request)
-{
-	struct call *call = request->context;
-
-	tenant_record_destroy(&call->record);
-	if (request->status == RSHM_OK || request->status == RSHM_MISS) {
-		read_directory(call);
-		return;
-	}
-	if (request->status == RSHM_CONFLICT)
-		snprintf(call->text, sizeof(call->text),
-			 "tenant %s was changed by somebody else meanwhile; try again", call->id);
-	end(call, request->status);
-}
-
 static void begin(struct call *call)
 {
 	switch (call->kind) {
@@ -537,12 +624,6 @@ static void begin(struct call *call)
 		put_record(call);
 		break;
 	case CALL_REMOVE:
-		call->then = end_well;
-		ask(call, STORE_DELETE, call->id, record_on_removed);
-		call->request.condition = STORE_IF_VERSION;
-		call->request.expected_version = call->record->version;
-		store_submit(call->registry->store, &call->request);
-		break;
 	case CALL_LIST:
 	case CALL_TIDY:
 		call->then = end_well;
