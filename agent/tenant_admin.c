@@ -111,6 +111,27 @@ static struct registry *registry_of(struct job *job)
 	return registry;
 }
 
+/* What this release takes from nobody, because nothing would enforce it. */
+static int refuse_promises(const struct tenant_record *record, char *error, size_t error_len)
+{
+	const json_t *quotas = json_object_get(record->document, "quotas");
+	const char *name;
+	json_t *limit;
+
+	json_object_foreach((json_t *)quotas, name, limit)
+	{
+		if (strcmp(name, "memory_bytes") == 0)
+			continue;
+		snprintf(error, error_len, "\"quotas\": %s is not enforced by this release; only memory_bytes is",
+			 name);
+		return RSHM_E_INVALID;
+	}
+	if (!record->encryption)
+		return RSHM_OK;
+	snprintf(error, error_len, "\"encryption\" is not there in this release");
+	return RSHM_E_INVALID;
+}
+
 /* ---- create ------------------------------------------------------------------------------------------------------ */
 
 static void insert_on_done(void *context, int status, struct tenant_record *record, const char *text)
@@ -139,6 +160,11 @@ static void create(struct job *job)
 	int status = tenant_record_create(job->text ? job->text : "{}", job->text ? job->text_len : 2, &defaults,
 					  clock_realtime_ms(), &record, error, sizeof(error));
 
+	if (status == RSHM_OK) {
+		status = refuse_promises(record, error, sizeof(error));
+		if (status < 0)
+			tenant_record_destroy(&record);
+	}
 	if (status < 0) {
 		end(job, status, error);
 		return;
@@ -363,6 +389,11 @@ static void change_on_read(void *context, int status, struct tenant_record *reco
 	}
 	status = changed_record(job, record, &changed, error, sizeof(error));
 	tenant_record_destroy(&record);
+	if (status == RSHM_OK && job->op == RSHM_CONTROL_TENANT_UPDATE) {
+		status = refuse_promises(changed, error, sizeof(error));
+		if (status < 0)
+			tenant_record_destroy(&changed);
+	}
 	if (status < 0)
 		end(job, status, error[0] ? error : "no memory, or the tenant's record is damaged");
 	else

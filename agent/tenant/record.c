@@ -153,18 +153,27 @@ static const char *check_people(const json_t *value)
 	return NULL;
 }
 
-/* A quota that nobody enforces would be a promise that nobody keeps. */
+static bool is_quota_name(const char *name)
+{
+	size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
+
+	return length > 0 && length <= 48 && name[length] == '\0';
+}
+
 static const char *check_quotas(const json_t *value)
 {
 	const char *key;
 	json_t *item;
 
-	if (!json_is_object(value))
-		return "an object of quotas";
-	json_object_foreach((json_t *)value, key, item) if (
-		strcmp(key, "memory_bytes") != 0 || !json_is_integer(item) ||
-		json_integer_value(item) <
-			0) return "an object with memory_bytes, a whole number from 0; this release enforces no other quota";
+	if (!json_is_object(value) || json_object_size(value) > TENANT_QUOTAS_MAX)
+		return "an object of at most 64 quotas";
+	json_object_foreach((json_t *)value, key, item)
+	{
+		if (!is_quota_name(key))
+			return "an object whose names have 1 to 48 characters of a-z, 0-9 and '_'";
+		if (!json_is_integer(item) || json_integer_value(item) < 0)
+			return "an object of whole numbers from 0";
+	}
 	return NULL;
 }
 
@@ -218,6 +227,7 @@ static const struct member {
 	{"owner", check_owner, true, true, "{}"},
 	{"plan", check_plan, true, true, "\"free\""},
 	{"isolation", check_isolation, true, false, NULL},
+	{"encryption", check_bool, true, false, NULL},
 	{"hot", check_bool, true, true, "true"},
 	{"users", check_people, true, true, "[]"},
 	{"groups", check_people, true, true, "[]"},
@@ -390,6 +400,8 @@ static int fill_new(json_t *document, const struct tenant_defaults *defaults, ui
 		status = make_id(document);
 	if (status == RSHM_OK && !json_object_get(document, "isolation"))
 		status = put(document, "isolation", json_string(isolation_names[defaults->isolation]));
+	if (status == RSHM_OK && !json_object_get(document, "encryption"))
+		status = put(document, "encryption", json_boolean(defaults->encryption));
 	if (status == RSHM_OK)
 		status = fill_users(document, defaults->user);
 	if (status == RSHM_OK && !json_object_get(document, "plan"))
@@ -424,6 +436,7 @@ static int make_record(json_t *document, uint64_t version, struct tenant_record 
 	record->plan = (enum tenant_plan)place_of(json_object_get(document, "plan"), plan_names, COUNT(plan_names));
 	record->isolation = (enum tenant_isolation)place_of(json_object_get(document, "isolation"), isolation_names,
 							    COUNT(isolation_names));
+	record->encryption = json_is_true(json_object_get(document, "encryption"));
 	record->hot = json_is_true(json_object_get(document, "hot"));
 	record->token_required = json_is_true(json_object_get(document, "token_required"));
 	*ret = record;

@@ -1,7 +1,7 @@
 /*
  * record.h - what is known of a tenant that was created while agents ran: one JSON document in the backend.
  *
- *	id, name, owner {id, name, email, organization}, plan, status, status_reason, isolation, hot,
+ *	id, name, owner {id, name, email, organization}, plan, status, status_reason, isolation, encryption, hot,
  *	users, groups, token_required, quotas {name: integer}, cache {default_ttl_seconds, write_mode, eviction_policy, stale_policy},
  *	settings {anything}, tokens, created_ms, updated_ms
  *
@@ -24,6 +24,7 @@
 #define TENANT_RECORD_MAX (256u << 10) /* bytes of the document; some are kept free for a status and its reason */
 #define TENANT_TEXT_MAX 256u           /* bytes of a name, an address, a reason */
 #define TENANT_USERS_MAX 256u          /* of users, and of groups */
+#define TENANT_QUOTAS_MAX 64u
 #define TENANT_TOKENS_MAX 64u
 #define TENANT_RESERVED_ID "-" /* where agents keep the registry itself; ids that begin so are refused */
 
@@ -41,7 +42,7 @@ struct tenant_record {
 	enum tenant_status status;
 	enum tenant_plan plan;
 	enum tenant_isolation isolation;
-	bool hot, token_required;
+	bool encryption, hot, token_required;
 	uint64_t version; /* of the stored entry that it was read from; 0 = not stored */
 	json_t *document; /* complete */
 };
@@ -49,6 +50,7 @@ struct tenant_record {
 /* For what a new tenant's document leaves out. Borrowed. */
 struct tenant_defaults {
 	enum tenant_isolation isolation;
+	bool encryption;
 	const char *user; /* who may use it if neither users nor groups are named; NULL: nobody */
 	/* name: integer, of the plan; NULL: none */
 	const json_t *quotas[TENANT_PLANS];

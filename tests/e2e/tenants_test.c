@@ -103,6 +103,8 @@ static void what_is_wrong_with_a_document_is_told(void **state)
 		{"{\"plan\": \"gold\"}", "plan"},
 		{"{\"users\": [65534]}", "users"},
 		{"{\"quotas\": {\"memory_bytes\": -1}}", "quotas"},
+		{"{\"quotas\": {\"operations_per_minute\": 5}}", "operations_per_minute is not enforced"},
+		{"{\"encryption\": true}", "encryption"},
 		{"{\"status\": \"active\"}", "status"},
 		{"{\"id\": \"a\", \"id\": \"b\"}", "duplicate"},
 		{"[]", "object"},
