@@ -103,6 +103,9 @@ static void touch_on_stored(struct store_request *request)
 	} else if (request->status == RSHM_MISS || request->status == RSHM_E_UNKNOWN) {
 		hot_remove(hot, op->key, op->key_len);
 	}
+	/* What is on disk has the expiry of before. */
+	if (request->status >= 0 || request->status == RSHM_E_UNKNOWN)
+		spilling_remove(op->tenant, op->key, op->key_len);
 	entry_complete(op, request->status, false);
 }
 

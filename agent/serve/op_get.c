@@ -392,7 +392,8 @@ static void get_on_spilled(struct entry_op *op, bool found)
 
 	if (found && !op->held_is_of_before &&
 	    envelope_open(op->held, op->held_len, op->key, op->key_len, &view) == RSHM_OK &&
-	    tagging_words_hold(op->tenant, &view) && decode(op, &view) == RSHM_OK) {
+	    tagging_words_hold(op->tenant, &view) &&
+	    spilling_may_serve(op->tenant, op->key, op->key_len, view.head.version) && decode(op, &view) == RSHM_OK) {
 		op->version = view.head.version;
 		op->remaining_ms = RSHM_NEVER;
 		op->answer_flags |= RSHM_ANSWER_STALE;

@@ -71,6 +71,7 @@ static void end_prefix(struct prefix_job *job, int status)
 	/* A part of it happened. */
 	if (status < 0 && job->removed > 0)
 		status = RSHM_E_UNKNOWN;
+	spilling_invalidate_prefix(op->tenant, op->key, op->key_len);
 	loading_forget(op->worker->loading, op->tenant);
 	uv_close((uv_handle_t *)&job->idle, idle_on_closed);
 	entry_complete(op, status, false);

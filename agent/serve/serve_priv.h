@@ -191,6 +191,10 @@ void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item);
 /* Nothing older than what follows may come back. */
 void spilling_remove(struct serve_tenant *tenant, const void *key, size_t key_len);
 void spilling_remove_generations(struct serve_tenant *tenant, uint64_t generation_max);
+/* A prefix was invalidated: of what the backend did not list, because it had lost it, nothing older is served any more. */
+void spilling_invalidate_prefix(struct serve_tenant *tenant, const void *prefix, size_t prefix_len);
+/* May a copy of this version be served while nobody can be asked? */
+bool spilling_may_serve(const struct serve_tenant *tenant, const void *key, size_t key_len, uint64_t version);
 /* Is it worth a look at the disk before the backend? */
 bool spilling_may_have(struct serve_tenant *tenant, const void *key, size_t key_len);
 /* found: op->held is the envelope. */

@@ -84,7 +84,7 @@ static void note_cleared(struct serve_tenant *tenant)
 
 void space_set_generation(struct space *space, uint64_t generation, uint64_t swept)
 {
-	bool changed = space->generation && space->generation != generation;
+	bool known = space->generation == generation, changed = space->generation && !known;
 
 	space->generation = generation;
 	space->swept = swept;
@@ -96,8 +96,10 @@ void space_set_generation(struct space *space, uint64_t generation, uint64_t swe
 		hot_clear(space->tenant->hot);
 		tag_epochs_forget_all(space->tenant->tag_epochs);
 		accesses_forget_all(space->tenant->accesses);
-		spilling_remove_generations(space->tenant, generation - 1);
 	}
+	/* Whoever cleared it, and when. */
+	if (!known)
+		spilling_remove_generations(space->tenant, generation - 1);
 	if (swept + 1 < generation)
 		sweep_start(space->tenant);
 }

@@ -5,7 +5,8 @@
  *   a read that misses and remembers one ─▶ disk ─▶ the backend's head: same version? its bytes serve, and are hot again
  *                                                                       else ─▶ the backend's value
  *   a read that finds the backend away ─▶ disk ─▶ served as stale, where the tenant's policy allows stale copies
- *   a write, a delete, a clear ─▶ removed before it is acknowledged
+ *   a write, a delete, a touch, a clear ─▶ removed before it is acknowledged; a foreign one ─▶ when the feed tells of it
+ *   a prefix, while the backend is away ─▶ what is older and begins with it is not served
  *
  * The head of an entry costs the backend and the network next to nothing, its value may be a megabyte: that is what the disk
  * saves, and why only larger values are looked for there while the backend answers. Which ones are there is remembered in
@@ -21,14 +22,29 @@
 
 #include "agent/base/clock.h"
 #include "agent/serve/serve_priv.h"
+#include "agent/store/keys.h"
 #include "agent/store/spill/spill.h"
 #include "shm/index.h"
 
 #define MARKS (1u << 16) /* fingerprints: 256 KiB a tenant */
 
+#define PREFIXES 16u     /* invalidated ones that are remembered */
+#define PREFIX_BYTES 64u /* of each; a longer one counts as what it begins with */
+
+/* Keys that begin so and were written up to this version are gone. */
+struct invalidated {
+	uint64_t version;
+	size_t length;
+	unsigned char prefix[PREFIX_BYTES];
+};
+
 struct spilling {
 	struct spill *tier; /* the worker's */
+	bool kept;          /* the tier began with entries of an earlier run, of which there are no marks */
 	uint32_t marks[MARKS];
+	struct invalidated invalidated[PREFIXES]; /* a ring */
+	uint64_t invalidated_count;
+	uint64_t invalidated_all; /* version: of those that the ring has no room for */
 };
 
 static uint64_t hash_of(const struct serve_tenant *tenant, const void *key, size_t key_len)
@@ -56,12 +72,16 @@ static struct store_name name_of(const struct serve_tenant *tenant, const void *
 
 int spilling_create(struct serve_tenant *tenant, struct spill *tier)
 {
+	struct spill_figures figures;
+
 	if (!tier)
 		return RSHM_OK;
 	tenant->spilling = calloc(1, sizeof(*tenant->spilling));
 	if (!tenant->spilling)
 		return RSHM_E_NOMEM;
 	tenant->spilling->tier = tier;
+	spill_figures(tier, &figures);
+	tenant->spilling->kept = figures.entries > 0;
 	return RSHM_OK;
 }
 
@@ -72,6 +92,16 @@ void spilling_destroy(struct serve_tenant *tenant)
 }
 
 /* ---- to disk ------------------------------------------------------------------------------------------------ */
+
+/* Wall clock, 0 = never; the backend's head has the last word. Where copies live by max_age it is not known. */
+static uint64_t expiry_of(const struct serve_tenant *tenant, const struct rshm_item *item)
+{
+	uint64_t now_ms = clock_monotonic_ms();
+
+	if (item->control_b == RSHM_NEVER || tenant->worker->max_age_ms || item->key_len > KEYS_PLAIN_MAX)
+		return 0;
+	return clock_realtime_ms() + (item->control_b > now_ms ? item->control_b - now_ms : 0);
+}
 
 void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item)
 {
@@ -109,9 +139,9 @@ void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item)
 	if (envelope_encode(&input, &env->options.compression, &envelope) < 0)
 		return;
 	name = name_of(tenant, item->key, item->key_len);
-	/* When it expires, the backend's head says. */
-	if (spill_put(tenant->spilling->tier, &name, envelope.bytes, envelope.length, item->version, 0,
-		      rshm_control_source(item->control_a), rshm_control_epoch(item->control_a)) == RSHM_OK) {
+	if (spill_put(tenant->spilling->tier, &name, envelope.bytes, envelope.length, item->version,
+		      expiry_of(tenant, item), rshm_control_source(item->control_a),
+		      rshm_control_epoch(item->control_a)) == RSHM_OK) {
 		tenant->counts.spilled++;
 		if (item->value_len >= env->options.spill_read_bytes) {
 			mark = mark_of(tenant, item->key, item->key_len, &print);
@@ -152,7 +182,38 @@ bool spilling_may_have(struct serve_tenant *tenant, const void *key, size_t key_
 	if (!tenant->spilling)
 		return false;
 	mark = mark_of(tenant, key, key_len, &print);
-	return *mark == print;
+	return *mark == print || tenant->spilling->kept;
+}
+
+void spilling_invalidate_prefix(struct serve_tenant *tenant, const void *prefix, size_t prefix_len)
+{
+	struct spilling *s = tenant->spilling;
+	struct invalidated *oldest;
+
+	if (!s)
+		return;
+	oldest = &s->invalidated[s->invalidated_count++ % PREFIXES];
+	if (s->invalidated_count > PREFIXES)
+		s->invalidated_all = oldest->version;
+	oldest->version = hlc_next(tenant->worker->env->hlc);
+	oldest->length = prefix_len < PREFIX_BYTES ? prefix_len : PREFIX_BYTES;
+	memcpy(oldest->prefix, prefix, oldest->length);
+}
+
+bool spilling_may_serve(const struct serve_tenant *tenant, const void *key, size_t key_len, uint64_t version)
+{
+	const struct spilling *s = tenant->spilling;
+
+	if (!s || version <= s->invalidated_all)
+		return false;
+	for (uint32_t i = 0; i < PREFIXES; i++) {
+		const struct invalidated *gone = &s->invalidated[i];
+
+		if (version <= gone->version && key_len >= gone->length &&
+		    memcmp(key, gone->prefix, gone->length) == 0)
+			return false;
+	}
+	return true;
 }
 
 static void spill_on_read(struct spill_request *request)

@@ -49,6 +49,7 @@ static void forget_entry(struct serve_tenant *tenant, const void *key, size_t ke
 
 	inflight_mark(worker->inflight, tenant, key, key_len);
 	hot_remove(tenant->hot, key, key_len);
+	spilling_remove(tenant, key, key_len);
 	loading_written(worker->loading, tenant, key, key_len, clock_monotonic_ms());
 }
 
@@ -75,6 +76,7 @@ static void forget_all(struct worker *worker)
 		struct serve_tenant *tenant = worker->tenants[i];
 
 		hot_clear(tenant->hot);
+		spilling_remove_generations(tenant, UINT64_MAX);
 		tag_epochs_forget_all(tenant->tag_epochs);
 		loading_forget(worker->loading, tenant);
 		space_doubt(&tenant->space);

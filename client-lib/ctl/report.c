@@ -127,6 +127,92 @@ static void print_memory_and_control(const json_t *d)
 	       ctl_u64(c, "refused_attaches"), ctl_u64(c, "channels_open"));
 }
 
+/* The member of what all workers report under `name`, added up. */
+static uint64_t sum_of(const json_t *workers, const char *name, const char *member)
+{
+	uint64_t sum = 0;
+	const json_t *w;
+	size_t i;
+
+	json_array_foreach((json_t *)workers, i, w) sum += ctl_u64(json_object_get(w, name), member);
+	return sum;
+}
+
+static void print_if_any(const char *what, uint64_t count)
+{
+	if (count > 0)
+		printf(", %s %" PRIu64, what, count);
+}
+
+/* Writes that were accepted and are not yet stored. */
+static void print_journal(const json_t *workers)
+{
+	uint64_t records = sum_of(workers, "journal", "records"), replayed = sum_of(workers, "journal", "replayed");
+	uint64_t accepted = sum_of(workers, "journal", "accepted"), oldest_ms = 0;
+	char bytes[CTL_CELL], oldest[CTL_CELL];
+	const json_t *w;
+	size_t i;
+
+	if (accepted == 0 && records == 0 && replayed == 0)
+		return;
+	json_array_foreach((json_t *)workers, i, w)
+	{
+		uint64_t age_ms = ctl_u64(json_object_get(w, "journal"), "oldest_ms");
+
+		oldest_ms = age_ms > oldest_ms ? age_ms : oldest_ms;
+	}
+	printf("  journal    writes waiting %" PRIu64 ", %s", records,
+	       ctl_bytes(bytes, sum_of(workers, "journal", "bytes")));
+	if (records > 0)
+		printf(", the oldest for %s", ctl_span(oldest, oldest_ms));
+	printf("; accepted %" PRIu64 ", coalesced %" PRIu64 ", flushed %" PRIu64, accepted,
+	       sum_of(workers, "journal", "coalesced"), sum_of(workers, "journal", "flushed"));
+	print_if_any("replayed", replayed);
+	print_if_any("refused", sum_of(workers, "journal", "refused_full"));
+	print_if_any("too old", sum_of(workers, "journal", "too_old"));
+	print_if_any("failed flushes", sum_of(workers, "journal", "flush_failures"));
+	putchar('\n');
+}
+
+/* What memory had no room for. */
+static void print_spill(const json_t *workers)
+{
+	uint64_t entries = sum_of(workers, "spill", "entries"), spilled = sum_of(workers, "spill", "total_spilled");
+	char used[CTL_CELL], limit[CTL_CELL];
+
+	if (entries == 0 && spilled == 0)
+		return;
+	printf("  spill      entries %" PRIu64 ", %s of %s; spilled %" PRIu64 ", restored %" PRIu64, entries,
+	       ctl_bytes(used, sum_of(workers, "spill", "bytes_used")),
+	       ctl_bytes(limit, sum_of(workers, "spill", "bytes_limit")), spilled,
+	       sum_of(workers, "spill", "total_restored"));
+	print_if_any("evicted", sum_of(workers, "spill", "evicted"));
+	print_if_any("refused", sum_of(workers, "spill", "refused"));
+	print_if_any("corrupt", sum_of(workers, "spill", "corrupt"));
+	putchar('\n');
+}
+
+/* The hot sets of the last run that are being loaded. */
+static void print_warming(const json_t *tenants)
+{
+	const json_t *t;
+	size_t i;
+
+	json_array_foreach((json_t *)tenants, i, t)
+	{
+		const json_t *w = json_object_get(t, "warming");
+
+		if (i == SHOWN_MAX)
+			break;
+		if (!json_is_true(json_object_get(w, "running")))
+			continue;
+		fputs("  warming    ", stdout);
+		print_text(t, "tenant");
+		printf(": loaded %" PRIu64 ", absent %" PRIu64 ", failed %" PRIu64 " of %" PRIu64 "\n",
+		       ctl_u64(w, "loaded"), ctl_u64(w, "absent"), ctl_u64(w, "failed"), ctl_u64(w, "total"));
+	}
+}
+
 static void print_workers(const struct ctl *ctl, const json_t *list)
 {
 	char staging[CTL_CELL];
@@ -184,6 +270,9 @@ int ctl_status(struct ctl *ctl)
 	print_backend(d);
 	print_coherence(d);
 	print_memory_and_control(d);
+	print_journal(json_object_get(d, "workers"));
+	print_spill(json_object_get(d, "workers"));
+	print_warming(json_object_get(d, "tenants"));
 	print_workers(ctl, json_object_get(d, "workers"));
 	print_tenants(ctl, json_object_get(d, "tenants"));
 	json_decref(d);
