@@ -235,6 +235,24 @@ static void tidying_removes_what_a_crash_left_and_nothing_else(void **state)
 	assert_int_equal(get_status(f, 0, "alive", NULL), RSHM_OK);
 }
 
+/* It is no orphan, and no reason to leave the orphans behind it. */
+static void tidying_passes_over_a_record_that_is_no_envelope(void **state)
+{
+	static const char garbage[200] = "nothing that an agent ever wrote";
+	struct fixture *f = *state;
+	char ids[4096];
+	size_t count;
+
+	enter_orphans(f, "broken", 1, 120000);
+	enter_orphans(f, "left", 1, 120000);
+	raw_put(f, "broken", garbage, sizeof(garbage));
+	assert_int_equal(tidy(f, 0, &count), RSHM_OK);
+	assert_int_equal(count, 1);
+	assert_int_equal(list(f, 0, NULL, 10, ids), 1);
+	assert_string_equal(ids, "broken ");
+	assert_int_equal(get_status(f, 0, "broken", NULL), RSHM_E_CORRUPT);
+}
+
 static void an_id_that_a_crash_left_can_be_inserted(void **state)
 {
 	struct fixture *f = *state;
@@ -708,6 +726,7 @@ static int unmake(void **state)
 		ON(make, racing_inserts_take_no_more_places_than_there_are),                                         \
 		ON(make, of_two_that_insert_one_id_one_wins), ON(make, lists_come_in_pages_and_in_order),            \
 		ON(make, a_page_has_a_bound), ON(make, tidying_removes_what_a_crash_left_and_nothing_else),          \
+		ON(make, tidying_passes_over_a_record_that_is_no_envelope),                                          \
 		ON(make, an_id_that_a_crash_left_can_be_inserted),                                                   \
 		ON(make, an_insert_while_another_agent_tidies_is_not_lost),                                          \
 		ON(make, an_insert_while_another_agent_removes_is_not_lost),                                         \
