@@ -221,8 +221,8 @@ static const char *const right[] = {
 	"{\"quotas\":{}}",
 	"{\"quotas\":{\"a_1\":0,\"abcdefghijabcdefghijabcdefghijabcdefghijabcdefgh\":9223372036854775807}}",
 	"{\"cache\":{}}",
-	"{\"cache\":{\"default_ttl_seconds\":0,\"write_mode\":\"behind\",\"eviction_policy\":\"s3fifo\","
-	"\"stale_policy\":\"error\"}}",
+	("{\"cache\":{\"default_ttl_seconds\":0,\"write_mode\":\"behind\",\"eviction_policy\":\"s3fifo\","
+	 "\"stale_policy\":\"error\"}}"),
 	"{\"cache\":{\"default_ttl_seconds\":315360000}}",
 	"{\"settings\":{}}",
 	"{\"settings\":{\"\":null,\"a\":[1,2.5,true,null,{\"b\":-9223372036854775808}]}}",
@@ -591,7 +591,7 @@ static void a_long_reason_is_cut_and_stays_readable(void **state)
 	(void)state;
 	for (size_t c = 0; c < COUNT(characters); c++) {
 		for (size_t shift = 0; shift < 4; shift++) {
-			char *reason = repeat("abcd" + 4 - shift, characters[c], "", 400, "");
+			char *reason = repeat(&"abcd"[4 - shift], characters[c], "", 400, "");
 			const char *kept;
 			size_t length;
 

@@ -1,10 +1,11 @@
 /*
- * registry_fixture.h - two agents' registries over one backend, embedded or a real redis-server, on one loop; calls that
+ * registry_fixture.h - two agents' registries over one backend, embedded or a real redis-server, each on a loop of its own; calls that
  * remember what they were answered. For the tests of this folder only.
  */
 #ifndef REGISTRY_FIXTURE_H
 #define REGISTRY_FIXTURE_H
 
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -31,6 +32,7 @@
 #define DIRECTORY "-"
 
 struct agent {
+	uv_loop_t loop;
 	struct store *store;
 	struct hlc hlc;
 	struct registry *registry;
@@ -38,8 +40,6 @@ struct agent {
 };
 
 struct fixture {
-	uv_loop_t loop;
-	uv_timer_t guard; /* lets the loop come back to us */
 	struct agent agents[AGENTS];
 	struct registry_options options;
 	bool is_redis;
@@ -62,9 +62,22 @@ struct answer {
 	char ids[4096]; /* of a list, a space behind each */
 };
 
-__attribute__((unused)) static void fixture_on_guard(uv_timer_t *timer)
+/* What is ready, of one agent. */
+__attribute__((unused)) static void agent_step(struct agent *agent)
 {
-	(void)timer;
+	uv_run(&agent->loop, UV_RUN_NOWAIT);
+}
+
+/* What is ready, of both; or a short sleep. */
+__attribute__((unused)) static void fixture_step(struct fixture *f)
+{
+	struct pollfd ready[AGENTS];
+
+	for (int i = 0; i < AGENTS; i++) {
+		agent_step(&f->agents[i]);
+		ready[i] = (struct pollfd){.fd = uv_backend_fd(&f->agents[i].loop), .events = POLLIN};
+	}
+	(void)poll(ready, AGENTS, 2);
 }
 
 __attribute__((unused)) static void fixture_open_agent(struct fixture *f, int number)
@@ -78,10 +91,10 @@ __attribute__((unused)) static void fixture_open_agent(struct fixture *f, int nu
 		config.url = url;
 		config.retry_delay_ms = 10;
 		config.retry_max_delay_ms = 50;
-		if (store_redis_create(&f->loop, &config, &agent->store, error, sizeof(error)) != RSHM_OK)
+		if (store_redis_create(&agent->loop, &config, &agent->store, error, sizeof(error)) != RSHM_OK)
 			fail_msg("%s", error);
 	} else {
-		assert_int_equal(embedded_store_create(f->env, &f->loop, &agent->store), RSHM_OK);
+		assert_int_equal(embedded_store_create(f->env, &agent->loop, &agent->store), RSHM_OK);
 	}
 	agent->closed = false;
 	hlc_init(&agent->hlc, 0);
@@ -96,7 +109,7 @@ __attribute__((unused)) static bool fixture_wait(struct fixture *f, uint64_t ms)
 	uint64_t end_ms = clock_monotonic_ms() + ms;
 
 	while (f->outstanding > 0 && clock_monotonic_ms() < end_ms)
-		uv_run(&f->loop, UV_RUN_ONCE);
+		fixture_step(f);
 	return f->outstanding == 0;
 }
 
@@ -113,7 +126,7 @@ __attribute__((unused)) static void fixture_close_agent(struct fixture *f, int n
 		return;
 	store_close(agent->store, agent_on_closed, agent);
 	for (int i = 0; i < 4000 && !agent->closed; i++)
-		uv_run(&f->loop, UV_RUN_ONCE);
+		fixture_step(f);
 	assert_true(agent->closed);
 	agent->store = NULL;
 	registry_close(&agent->registry);
@@ -144,9 +157,8 @@ __attribute__((unused)) static struct fixture *fixture_create(bool is_redis)
 					       .orphan_ms = 60000,
 					       .tenant_number = 1,
 					       .shards = 1};
-	assert_int_equal(uv_loop_init(&f->loop), 0);
-	assert_int_equal(uv_timer_init(&f->loop, &f->guard), 0);
-	uv_timer_start(&f->guard, fixture_on_guard, 5, 5);
+	for (int i = 0; i < AGENTS; i++)
+		assert_int_equal(uv_loop_init(&f->agents[i].loop), 0);
 	if (is_redis) {
 		assert_int_equal(redis_server_start(&f->server, NULL), 0);
 	} else {
@@ -174,9 +186,10 @@ __attribute__((unused)) static void fixture_destroy(struct fixture *f)
 		fixture_close_agent(f, i);
 	assert_int_equal(f->outstanding, 0);
 	embedded_env_close(&f->env);
-	uv_close((uv_handle_t *)&f->guard, NULL);
-	uv_run(&f->loop, UV_RUN_DEFAULT);
-	assert_int_equal(uv_loop_close(&f->loop), 0);
+	for (int i = 0; i < AGENTS; i++) {
+		uv_run(&f->agents[i].loop, UV_RUN_DEFAULT);
+		assert_int_equal(uv_loop_close(&f->agents[i].loop), 0);
+	}
 	redis_server_stop(&f->server);
 	if (f->folder[0]) {
 		snprintf(command, sizeof(command), "rm -rf %s", f->folder);
@@ -259,7 +272,7 @@ __attribute__((unused)) static void start_insert(struct fixture *f, int agent, c
 
 __attribute__((unused)) static int wait_status(struct fixture *f, struct answer *a)
 {
-	assert_true(fixture_wait(f, 60000));
+	assert_true(fixture_wait(f, 20000));
 	assert_int_equal(a->answers, 1);
 	assert_true(a->record == NULL || a->status == RSHM_OK);
 	return a->status;

@@ -224,7 +224,7 @@ static void tidying_removes_what_a_crash_left_and_nothing_else(void **state)
 	enter_orphans(f, "young", 1, 1000);
 	/* Of a clock that is ahead, or of a hostile hand: nobody's to judge. */
 	enter_orphans(f, "tomorrow", 1, (uint64_t)-86400000);
-	enter_orphans(f, "zz-never", 1, clock_realtime_ms() + 1);
+	enter_orphans(f, "zz-never", 1, clock_realtime_ms() + 1000000);
 	assert_int_equal(list(f, 0, NULL, 10, ids), 6);
 	assert_int_equal(tidy(f, 1, &count), RSHM_OK);
 	assert_int_equal(count, 1);
@@ -233,6 +233,24 @@ static void tidying_removes_what_a_crash_left_and_nothing_else(void **state)
 	assert_int_equal(tidy(f, 1, &count), RSHM_OK);
 	assert_int_equal(count, 0);
 	assert_int_equal(get_status(f, 0, "alive", NULL), RSHM_OK);
+}
+
+/* It is no orphan, and no reason to leave the orphans behind it. */
+static void tidying_passes_over_a_record_that_is_no_envelope(void **state)
+{
+	static const char garbage[200] = "nothing that an agent ever wrote";
+	struct fixture *f = *state;
+	char ids[4096];
+	size_t count;
+
+	enter_orphans(f, "broken", 1, 120000);
+	enter_orphans(f, "left", 1, 120000);
+	raw_put(f, "broken", garbage, sizeof(garbage));
+	assert_int_equal(tidy(f, 0, &count), RSHM_OK);
+	assert_int_equal(count, 1);
+	assert_int_equal(list(f, 0, NULL, 10, ids), 1);
+	assert_string_equal(ids, "broken ");
+	assert_int_equal(get_status(f, 0, "broken", NULL), RSHM_E_CORRUPT);
 }
 
 static void an_id_that_a_crash_left_can_be_inserted(void **state)
@@ -274,7 +292,7 @@ static void an_insert_while_another_agent_tidies_is_not_lost(void **state)
 		answer_begin(f, &tidied);
 		registry_tidy(f->agents[0].registry, on_tidied, &tidied);
 		for (int i = 0; i < turn % 4; i++)
-			uv_run(&f->loop, UV_RUN_NOWAIT);
+			fixture_step(f);
 		start_insert(f, 1, id, &inserted);
 		assert_true(fixture_wait(f, 20000));
 		assert_int_equal(tidied.status, RSHM_OK);
@@ -299,11 +317,11 @@ static void an_insert_while_another_agent_removes_is_not_lost(void **state)
 		if (turn % 2)
 			start_insert(f, 1, id, &inserted);
 		for (int i = 0; turn % 2 && i < turn / 2 % 5; i++)
-			uv_run(&f->loop, UV_RUN_NOWAIT);
+			fixture_step(f);
 		answer_begin(f, &removed);
 		registry_remove(f->agents[0].registry, record, on_record, &removed);
 		for (int i = 0; turn % 2 == 0 && i < turn / 2 % 5; i++)
-			uv_run(&f->loop, UV_RUN_NOWAIT);
+			fixture_step(f);
 		if (turn % 2 == 0)
 			start_insert(f, 1, id, &inserted);
 		assert_true(fixture_wait(f, 20000));
@@ -314,6 +332,49 @@ static void an_insert_while_another_agent_removes_is_not_lost(void **state)
 		if (get_status(f, 0, id, NULL) == RSHM_OK)
 			assert_int_equal(remove_record(f, 1, get(f, 1, id)), RSHM_OK);
 	}
+}
+
+/* The record is gone, the agent that removed it has not heard so yet, and another one makes it anew, wholly. */
+static void a_late_remove_leaves_the_entry_of_a_new_tenant(void **state)
+{
+	struct fixture *f = *state;
+	struct answer removed, got;
+	struct tenant_record *record;
+	int status = RSHM_OK;
+
+	assert_int_equal(insert(f, 0, "shop"), RSHM_OK);
+	record = get(f, 0, "shop");
+	answer_begin(f, &removed);
+	registry_remove(f->agents[0].registry, record, on_record, &removed);
+	for (int tries = 0; tries < 2000 && status == RSHM_OK; tries++) {
+		answer_begin(f, &got);
+		registry_get(f->agents[1].registry, "shop", on_record, &got);
+		for (int i = 0; i < 2000 && got.answers == 0; i++) {
+			agent_step(&f->agents[1]);
+			usleep(500);
+		}
+		assert_int_equal(got.answers, 1);
+		status = got.status;
+		tenant_record_destroy(&got.record);
+		/* Until the question about the record is sent, and no further. */
+		if (status == RSHM_OK)
+			agent_step(&f->agents[0]);
+	}
+	assert_int_equal(status, RSHM_MISS);
+	if (removed.answers > 0)
+		fail_msg("the remove was over before it could be overtaken");
+	start_insert(f, 1, "shop", &got);
+	for (int i = 0; i < 10000 && got.answers == 0; i++) {
+		agent_step(&f->agents[1]);
+		usleep(500);
+	}
+	assert_int_equal(got.status, RSHM_OK);
+	tenant_record_destroy(&got.record);
+	assert_int_equal(removed.answers, 0);
+	assert_true(fixture_wait(f, 20000));
+	assert_int_equal(removed.status, RSHM_OK);
+	assert_int_equal(get_status(f, 0, "shop", NULL), RSHM_OK);
+	assert_listed_if_there(f, "shop");
 }
 
 #define STORM_IDS 4
@@ -361,7 +422,7 @@ static void after_a_storm_every_tenant_is_listed(void **state)
 				registry_remove(f->agents[agent].registry, record, on_record, &answers[i]);
 			}
 			if (random >> 24 & 1)
-				uv_run(&f->loop, UV_RUN_NOWAIT);
+				fixture_step(f);
 		}
 		assert_true(fixture_wait(f, 30000));
 		for (int i = 0; i < STORM_CALLS; i++) {
@@ -654,7 +715,7 @@ static void a_server_that_dies_in_mid_insert_leaves_nothing_behind(void **state)
 			start_insert(f, i % 2, id, &answers[i]);
 		}
 		for (int i = 0; i < turn * 3; i++)
-			uv_run(&f->loop, UV_RUN_NOWAIT);
+			fixture_step(f);
 		redis_server_kill(&f->server);
 		assert_true(fixture_wait(f, 30000));
 		for (int i = 0; i < 20; i++) {
@@ -708,9 +769,11 @@ static int unmake(void **state)
 		ON(make, racing_inserts_take_no_more_places_than_there_are),                                         \
 		ON(make, of_two_that_insert_one_id_one_wins), ON(make, lists_come_in_pages_and_in_order),            \
 		ON(make, a_page_has_a_bound), ON(make, tidying_removes_what_a_crash_left_and_nothing_else),          \
+		ON(make, tidying_passes_over_a_record_that_is_no_envelope),                                          \
 		ON(make, an_id_that_a_crash_left_can_be_inserted),                                                   \
 		ON(make, an_insert_while_another_agent_tidies_is_not_lost),                                          \
 		ON(make, an_insert_while_another_agent_removes_is_not_lost),                                         \
+		ON(make, a_late_remove_leaves_the_entry_of_a_new_tenant),                                            \
 		ON(make, after_a_storm_every_tenant_is_listed), ON(make, calls_beyond_the_bound_are_sent_away),      \
 		ON(make, a_long_queue_is_answered_in_order_and_on_a_flat_stack),                                     \
 		ON(make, a_store_that_closes_answers_what_is_under_way_and_waits),                                   \
