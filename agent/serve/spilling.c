@@ -103,26 +103,23 @@ static uint64_t expiry_of(const struct serve_tenant *tenant, const struct rshm_i
 	return clock_realtime_ms() + (item->control_b > now_ms ? item->control_b - now_ms : 0);
 }
 
-void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item)
+/* False: it is none that can lie on disk. */
+static bool encode_item(const struct serve_tenant *tenant, const struct rshm_item *item, struct envelope_buffer *ret)
 {
 	const struct serve_environment *env = tenant->worker->env;
-	uint32_t print, *mark;
-	struct envelope_buffer envelope = {0};
 	uint64_t words[ENVELOPE_TAGS_MAX];
 	struct envelope_input input;
-	struct store_name name;
 	uint32_t prefix;
 	int tags = 0;
 
-	if (!tenant->spilling || !tenant->space.generation || !tagging_holds(tenant, item) ||
-	    rshm_control_flags(item->control_a) & RSHM_FLAG_NEGATIVE)
-		return;
+	if (!tagging_holds(tenant, item) || rshm_control_flags(item->control_a) & RSHM_FLAG_NEGATIVE)
+		return false;
 	prefix = tagging_prefix(item);
 	if (rshm_control_flags(item->control_a) & RSHM_FLAG_TAGGED)
 		tags = tagging_words(tenant, (const unsigned char *)item->metadata + prefix,
 				     item->metadata_len - prefix, words);
 	if (tags < 0)
-		return;
+		return false;
 	input = (struct envelope_input){
 		.key = item->key,
 		.key_len = item->key_len,
@@ -136,14 +133,27 @@ void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item)
 		.version = item->version,
 		.writer_id = env->writer_id,
 	};
-	if (envelope_encode(&input, &env->options.compression, &envelope) < 0)
+	return envelope_encode(&input, &env->options.compression, ret) == RSHM_OK;
+}
+
+void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item)
+{
+	struct envelope_buffer envelope = {0};
+	struct store_name name;
+	uint32_t print, *mark;
+
+	if (!tenant->spilling || !tenant->space.generation)
 		return;
 	name = name_of(tenant, item->key, item->key_len);
-	if (spill_put(tenant->spilling->tier, &name, envelope.bytes, envelope.length, item->version,
+	if (!encode_item(tenant, item, &envelope) ||
+	    spill_put(tenant->spilling->tier, &name, envelope.bytes, envelope.length, item->version,
 		      expiry_of(tenant, item), rshm_control_source(item->control_a),
-		      rshm_control_epoch(item->control_a)) == RSHM_OK) {
+		      rshm_control_epoch(item->control_a)) != RSHM_OK) {
+		/* Nor may anything older of the key stay there. */
+		spill_remove(tenant->spilling->tier, &name);
+	} else {
 		tenant->counts.spilled++;
-		if (item->value_len >= env->options.spill_read_bytes) {
+		if (item->value_len >= tenant->worker->env->options.spill_read_bytes) {
 			mark = mark_of(tenant, item->key, item->key_len, &print);
 			*mark = print;
 		}
