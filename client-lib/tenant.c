@@ -38,8 +38,13 @@ static int take_answer(riptide *handle, const char *verb, uint16_t op, const uns
 	}
 	if (!ret_json)
 		return RIPTIDE_OK;
-	*ret_json = strndup(text ? text : "{}", text ? text_length : 2);
-	return *ret_json ? RIPTIDE_OK : rt_fail(handle, RIPTIDE_ENOMEM, verb, NULL, 0, NULL);
+	*ret_json = malloc(text_length + 1);
+	if (!*ret_json)
+		return rt_fail(handle, RIPTIDE_ENOMEM, verb, NULL, 0, NULL);
+	if (text_length)
+		memcpy(*ret_json, text, text_length);
+	(*ret_json)[text_length] = '\0';
+	return RIPTIDE_OK;
 }
 
 static int ask(riptide *handle, const char *verb, uint16_t op, const char *tenant, const char *json, char **ret_json)

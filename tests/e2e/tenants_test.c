@@ -670,9 +670,57 @@ static int make_idle_short(void **state)
 	return 0;
 }
 
+/* ---- the library -------------------------------------------------------------------------------------------------- */
+
+static void assert_member(char **json, const char *text)
+{
+	assert_non_null(*json);
+	if (!strstr(*json, text))
+		fail_msg("%s is not in %s", text, *json);
+	free(*json);
+	*json = NULL;
+}
+
+static void the_library_does_what_operators_do(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	riptide *h = f->handle, *tenant;
+	char *json = NULL, why[400];
+
+	assert_int_equal(riptide_tenant_create(h, "{\"id\": \"lib\", \"name\": \"Library\"}", &json), RIPTIDE_OK);
+	assert_member(&json, "\"Library\"");
+	assert_int_equal(riptide_tenant_create(h, "{\"id\": \"lib\"}", &json), RIPTIDE_EINVALID);
+	assert_true(riptide_last_error(h, why, sizeof(why)) != 0);
+	assert_non_null(strstr(why, "already"));
+	assert_int_equal(riptide_tenant_create(h, "{\"nme\": \"x\"}", NULL), RIPTIDE_EINVALID);
+	(void)riptide_last_error(h, why, sizeof(why));
+	assert_non_null(strstr(why, "nme"));
+	assert_int_equal(riptide_tenant_list(h, "{\"limit\": 10}", &json), RIPTIDE_OK);
+	assert_member(&json, "\"lib\"");
+	assert_int_equal(riptide_tenant_update(h, "lib", "{\"plan\": \"basic\"}", NULL), RIPTIDE_OK);
+	assert_int_equal(riptide_tenant_get(h, "lib", &json), RIPTIDE_OK);
+	assert_member(&json, "\"basic\"");
+	assert_int_equal(e2e_open(&f->agent, "lib", 5000, &tenant), RIPTIDE_OK);
+	assert_int_equal(e2e_put(tenant, "k", "v"), RIPTIDE_OK);
+	assert_int_equal(riptide_tenant_suspend(h, "lib", "late \"payment\"\\\n"), RIPTIDE_OK);
+	assert_int_not_equal(e2e_check(tenant, "k", "v", NULL), RIPTIDE_OK);
+	assert_int_equal(riptide_tenant_get(h, "lib", &json), RIPTIDE_OK);
+	assert_member(&json, "late \\\"payment\\\"");
+	assert_int_equal(riptide_tenant_resume(h, "lib"), RIPTIDE_OK);
+	assert_int_equal(e2e_await_check(tenant, "k", "v", RIPTIDE_OK, 5000), RIPTIDE_OK);
+	assert_int_equal(riptide_tenant_delete(h, "lib", &json), RIPTIDE_OK);
+	assert_member(&json, "\"entries\":1");
+	assert_int_equal(riptide_tenant_get(h, "lib", NULL), RIPTIDE_ENOTENANT);
+	assert_int_equal(
+		riptide_tenant_resume(h, "a-name-that-is-much-longer-than-sixty-four-characters-which-is-the-most"),
+		RIPTIDE_EINVALID);
+	riptide_close(&tenant);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		BOTH_STORES(the_library_does_what_operators_do),
 		BOTH_STORES(operators_create_show_change_and_list_tenants),
 		BOTH_STORES(what_is_wrong_with_a_document_is_told),
 		BOTH_STORES(tenants_are_bounded_and_listed_in_pages),

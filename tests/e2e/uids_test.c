@@ -467,8 +467,11 @@ static int question(const struct fixture *f, uint16_t op, char **ret_text)
 			   trouble) < 0 ||
 	    rshm_tlv_open(&reader, answer, length, &header) < 0)
 		return RSHM_E_PROTOCOL;
-	while (rshm_tlv_next(&reader, &tlv) > 0 && !*ret_text)
-		*ret_text = strndup((const char *)tlv.value, tlv.length);
+	/* No end of a string stands behind it. */
+	if (rshm_tlv_next(&reader, &tlv) > 0)
+		*ret_text = calloc(1, tlv.length + 1);
+	if (*ret_text)
+		memcpy(*ret_text, tlv.value, tlv.length);
 	free(answer);
 	return *ret_text ? header.status : RSHM_E_PROTOCOL;
 }
