@@ -25,6 +25,7 @@ SAME_ERROR(DENIED);
 SAME_ERROR(NOTENANT);
 SAME_ERROR(UNSUPPORTED);
 SAME_ERROR(CLOSED);
+SAME_ERROR(QUOTA);
 SAME_ERROR(AGAIN);
 SAME_ERROR(UNKNOWN);
 SAME_ERROR(TIMEDOUT);
@@ -33,6 +34,7 @@ SAME_ERROR(BACKEND);
 SAME_ERROR(NOMEM);
 SAME_ERROR(STALE);
 SAME_ERROR(VOID);
+SAME_ERROR(LIMITED);
 SAME_ERROR(CORRUPT);
 SAME_ERROR(FORMAT);
 SAME_ERROR(PROTOCOL);
@@ -55,7 +57,8 @@ enum category {
 	SERIALIZATION,
 	GENERIC,
 	FILESYSTEM,
-	COMPRESSION
+	COMPRESSION,
+	QUOTA
 };
 
 static const char categories[][15] = {
@@ -74,6 +77,7 @@ static const char categories[][15] = {
 	[GENERIC] = "generic",
 	[FILESYSTEM] = "filesystem",
 	[COMPRESSION] = "compression",
+	[QUOTA] = "quota",
 };
 
 /* number, whether it may be retried, category, text; the last one stands for all others */
@@ -88,6 +92,7 @@ static const char categories[][15] = {
 	CODE(RIPTIDE_ENOTENANT, 0, TENANT_ACCESS, "no such tenant, or not for this user")               \
 	CODE(RIPTIDE_EUNSUPPORTED, 0, CONFIGURATION, "agent and library do not speak the same version") \
 	CODE(RIPTIDE_ECLOSED, 0, STATE, "the handle is closed, or the agent shuts down")                \
+	CODE(RIPTIDE_EQUOTA, 0, QUOTA, "a quota of the tenant is used up; nothing was changed")         \
 	CODE(RIPTIDE_EAGAIN, 1, COORDINATION, "nothing was changed; try again")                         \
 	CODE(RIPTIDE_EUNKNOWN, 0, CACHE, "the write may or may not have happened")                      \
 	CODE(RIPTIDE_ETIMEDOUT, 1, TIMEOUT, "the deadline passed; nothing was changed")                 \
@@ -96,6 +101,7 @@ static const char categories[][15] = {
 	CODE(RIPTIDE_ENOMEM, 0, PERFORMANCE, "no memory")                                               \
 	CODE(RIPTIDE_ESTALE, 0, CACHE, "only an unverified copy exists; policy refuses it")             \
 	CODE(RIPTIDE_EVOID, 0, CACHE, "the view's bytes were reclaimed while it was held")              \
+	CODE(RIPTIDE_ELIMITED, 1, COORDINATION, "a rate limit of the tenant; try again later")          \
 	CODE(RIPTIDE_ECORRUPT, 0, DATA_INTEGRITY, "the stored entry failed its checks")                 \
 	CODE(RIPTIDE_EFORMAT, 0, SERIALIZATION, "the stored entry is of a newer format")                \
 	CODE(RIPTIDE_EPROTOCOL, 0, RIPTIDE, "agent and library misunderstood each other")               \

@@ -28,6 +28,7 @@ enum rshm_status {
 	RSHM_E_NOTENANT = -5,    /* no such tenant, or not for this uid */
 	RSHM_E_UNSUPPORTED = -6, /* operation or layout version unknown to the peer */
 	RSHM_E_CLOSED = -7,      /* handle or agent is shutting down */
+	RSHM_E_QUOTA = -8,       /* a quota of the tenant does not allow it; nothing was changed */
 
 	/* Passing trouble. EAGAIN: nothing happened, retry. UNKNOWN: a write may or may not have happened. */
 	RSHM_E_AGAIN = -20,    /* a bound was reached or a peer is away; nothing was changed */
@@ -38,6 +39,7 @@ enum rshm_status {
 	RSHM_E_NOMEM = -25,    /* no memory, or /dev/shm is full */
 	RSHM_E_STALE = -26,    /* only an unverified copy exists and the policy forbids to serve it */
 	RSHM_E_VOID = -27,     /* riptide_view_end: the bytes were reclaimed while the view was held */
+	RSHM_E_LIMITED = -28,  /* a rate limit of the tenant; nothing was changed, later it may pass */
 
 	/* Data or peer cannot be trusted. */
 	RSHM_E_CORRUPT = -40,  /* a stored entry failed its checks; it is never returned */

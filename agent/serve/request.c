@@ -252,11 +252,17 @@ bool request_answer(struct slot *slot, const struct rshm_answer *head, const voi
 	return send_word(slot, &answer);
 }
 
-void request_fail(struct slot *slot, int status)
+void request_refuse(struct slot *slot, int status, const char *text)
 {
 	struct rshm_answer head = {.status = status};
+	size_t capacity = rshm_piece_capacity(slot->piece.block_count), length = text ? strlen(text) : 0;
 
-	(void)request_answer(slot, &head, NULL, 0, NULL, 0);
+	(void)request_answer(slot, &head, NULL, 0, text, length < capacity ? length : capacity);
+}
+
+void request_fail(struct slot *slot, int status)
+{
+	request_refuse(slot, status, NULL);
 }
 
 static void answer_next_piece(struct slot *slot)

@@ -459,6 +459,8 @@ uint32_t request_serve(struct client *client, uint32_t requests, uint32_t bytes)
 bool request_answer(struct slot *slot, const struct rshm_answer *head, const void *metadata, size_t metadata_len,
 		    const void *value, size_t value_len);
 void request_fail(struct slot *slot, int status);
+/* The same with a text for people, of which the caller's library takes what fits one piece. `text` may be NULL. */
+void request_refuse(struct slot *slot, int status, const char *text);
 /* Staging memory of a slot, bounded per worker and tenant; NULL beyond. */
 void *staging_take(struct slot *slot, size_t bytes);
 bool staging_has_room(const struct slot *slot, size_t bytes);

@@ -43,6 +43,7 @@ extern "C" {
 #define RIPTIDE_ENOTENANT (-5)    /* no such tenant, or not for this user */
 #define RIPTIDE_EUNSUPPORTED (-6) /* agent and library do not speak the same version */
 #define RIPTIDE_ECLOSED (-7)      /* the handle is closed, or the agent is shutting down */
+#define RIPTIDE_EQUOTA (-8)       /* a quota of the tenant is used up; nothing was changed */
 /* Passing trouble. */
 #define RIPTIDE_EAGAIN (-20)    /* nothing was changed; try again */
 #define RIPTIDE_EUNKNOWN (-21)  /* a write that may or may not have happened */
@@ -52,6 +53,8 @@ extern "C" {
 #define RIPTIDE_ENOMEM (-25)    /* no memory */
 #define RIPTIDE_ESTALE (-26)    /* only an unverified copy exists and the tenant's policy refuses it */
 #define RIPTIDE_EVOID (-27)     /* the view's bytes were reclaimed while it was held: read again */
+#define RIPTIDE_ELIMITED \
+	(-28) /* a rate limit of the tenant; nothing was changed, riptide_last_error() says when to retry */
 /* Not to be trusted. */
 #define RIPTIDE_ECORRUPT (-40)  /* the stored entry failed its checks */
 #define RIPTIDE_EFORMAT (-41)   /* the stored entry is of a newer format */

@@ -17,7 +17,7 @@ static const int errors[] = {
 	RIPTIDE_EUNSUPPORTED, RIPTIDE_ECLOSED,  RIPTIDE_EAGAIN,    RIPTIDE_EUNKNOWN, RIPTIDE_ETIMEDOUT,
 	RIPTIDE_ENOAGENT,     RIPTIDE_EBACKEND, RIPTIDE_ENOMEM,    RIPTIDE_ESTALE,   RIPTIDE_EVOID,
 	RIPTIDE_ECORRUPT,     RIPTIDE_EFORMAT,  RIPTIDE_EPROTOCOL, RIPTIDE_ESYSTEM,  RIPTIDE_EFULL,
-	RIPTIDE_ENODICT,
+	RIPTIDE_ENODICT,      RIPTIDE_EQUOTA,   RIPTIDE_ELIMITED,
 };
 #define ERRORS (sizeof(errors) / sizeof(errors[0]))
 
@@ -54,6 +54,7 @@ static void categories_are_those_of_the_metrics(void **state)
 	assert_string_equal(riptide_error_category(RIPTIDE_ETIMEDOUT), "timeout");
 	assert_string_equal(riptide_error_category(RIPTIDE_ECORRUPT), "data_integrity");
 	assert_string_equal(riptide_error_category(RIPTIDE_ENOTENANT), "tenant_access");
+	assert_string_equal(riptide_error_category(RIPTIDE_EQUOTA), "quota");
 }
 
 static void exactly_passing_trouble_is_retryable(void **state)
@@ -61,7 +62,8 @@ static void exactly_passing_trouble_is_retryable(void **state)
 	(void)state;
 	for (size_t i = 0; i < ERRORS; i++) {
 		int expected = errors[i] == RIPTIDE_EBACKEND || errors[i] == RIPTIDE_ETIMEDOUT ||
-			       errors[i] == RIPTIDE_EAGAIN || errors[i] == RIPTIDE_ENOAGENT;
+			       errors[i] == RIPTIDE_EAGAIN || errors[i] == RIPTIDE_ENOAGENT ||
+			       errors[i] == RIPTIDE_ELIMITED;
 
 		assert_int_equal(riptide_error_is_retryable(errors[i]), expected);
 	}
