@@ -1,14 +1,18 @@
 #!/bin/bash
-# run.sh - runs test programs one after the other and counts their cases.
+# run.sh - runs test programs and counts their cases.
 #
 #   tests/run.sh BUILD_DIR SAN PROGRAM...         lint and models (plain build only), then every program; prints the count
 #   tests/run.sh --one BUILD_DIR SAN PROGRAM...   the programs only, with their whole output
+#   tests/run.sh --room BUILD_DIR SAN PROGRAM     what this script calls itself in a room (room.sh)
 #   tests/run.sh --build-failed                   the count of a build that failed
 #
 # A program passes if it ends with status 0 within TEST_TIMEOUT seconds, ran at least one case, reported as many cases as
 # it announced, and left neither a process nor an object in /dev/shm. What a program leaves is ended, and counts as
 # one failed case, as does a crash or a time-out. Programs in tests/torture need not speak cmocka: each is one case; a
 # torture-mutant-N has to end with status 1, which means that it found the deliberate fault.
+#
+# Where room.sh can make rooms, TEST_JOBS programs (default: one per processor) run side by side, each in its own; elsewhere one
+# after the other.
 #
 # TEST_TIMEOUT (300), MODEL_TIMEOUT (900): seconds. RIPTIDE_TORTURE=long: the long form of the torture test.
 set -u
@@ -21,16 +25,18 @@ if [ "${1-}" = --build-failed ]; then
 	exit 1
 fi
 
-one=
+one= room=
 [ "${1-}" = --one ] && { one=1; shift; }
-[ $# -ge 2 ] || { sed -n '2,6p' "$0"; exit 2; }
+[ "${1-}" = --room ] && { room=1; shift; }
+[ $# -ge 2 ] || { sed -n '2,7p' "$0"; exit 2; }
 build=$(realpath "$1") san=$2
 shift 2
 
 passed=0 failed=0 skipped=0
 failures=()
 logs=$build/test-logs
-rm -rf "$logs"
+[ -n "$room" ] && logs=$build/test-logs/rooms/${1//\//_}
+[ -n "$room" ] || rm -rf "$logs"
 mkdir -p "$logs"
 run_id=riptide-test-$$-$(date +%s%N)
 # Only the programs get RIPTIDE_TEST_RUN: it tells their processes from this script's.
@@ -228,28 +234,75 @@ known_processes=$(test_processes)
 known_processes=${known_processes:-none}
 shm_objects >"$logs/shm-before"
 
-if [ -z "$one$san" ]; then
+if [ -z "$one$room$san" ]; then
 	run_step lint "${MAKE:-make}" --no-print-directory O="$build" lint
 	if [ -x tests/model/run.sh ]; then
 		run_step models timeout -k 10 "${MODEL_TIMEOUT:-900}" tests/model/run.sh "$build/model"
 	fi
 fi
-[ -n "$one" ] || echo "== tests${san:+ ($san sanitizer)}"
-for program in "$@"; do
-	program=$(realpath "$program")
-	name=${program#"$build"/tests/}
+# run_here PROGRAM: here and now.
+run_here()
+{
+	name=${1#"$build"/tests/}
 	case $name in
-	torture/*) run_torture "$program" ;;
-	*) run_cmocka "$program" ;;
+	torture/*) run_torture "$1" ;;
+	*) run_cmocka "$1" ;;
 	esac
+}
+
+# run_in_room PROGRAM: its output goes to a file of its own, and from there to ours in one piece.
+run_in_room()
+{
+	local out=$logs/rooms/${1//\//_}.out
+	tests/room.sh tests/run.sh --room "$build" "$san" "$1" >"$out" 2>&1 </dev/null
+	grep -qE '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$out" ||
+		printf 'FAILED   %s: its room ended early\n0 passed, 1 failed, 0 skipped\n' "${1#"$build"/tests/}" >>"$out"
+	printf '%s\n' "$(sed '$d' "$out")"
+}
+
+# run_in_rooms PROGRAM...: TEST_JOBS at a time, and adds up what they printed.
+run_in_rooms()
+{
+	local program out p f s line
+	mkdir -p "$logs/rooms"
+	trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM
+	for program; do
+		[ "$(jobs -rp | wc -l)" -lt "$jobs" ] || wait -n
+		run_in_room "$program" &
+	done
+	wait
+	trap - INT TERM
+	for program; do
+		out=$logs/rooms/${program//\//_}.out
+		read -r p _ f _ s _ < <(tail -n 1 "$out")
+		passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+		while read -r line; do
+			failures+=("$line")
+		done < <(sed -n 's/^FAILED  *//p' "$out")
+	done
+}
+
+[ -n "$one$room" ] || echo "== tests${san:+ ($san sanitizer)}"
+programs=()
+for program in "$@"; do
+	programs+=("$(realpath "$program")")
 done
+jobs=1
+[ -z "$one$room" ] && tests/room.sh true 2>/dev/null && jobs=${TEST_JOBS:-$(nproc)}
+if [ "$jobs" -gt 1 ]; then
+	run_in_rooms "${programs[@]}"
+else
+	for program in "${programs[@]}"; do
+		run_here "$program"
+	done
+fi
 seconds=0 name=end log=$logs/end.log
 if [ $# -eq 0 ]; then
 	failures+=('there is no test program')
 	failed=$((failed + 1))
 fi
 
-if [ ${#failures[@]} -gt 0 ]; then
+if [ -z "$room" ] && [ ${#failures[@]} -gt 0 ]; then
 	echo '== failed'
 	printf '%s\n' "${failures[@]}"
 fi
