@@ -48,6 +48,18 @@ static void delay_link(struct checker *checker, uint32_t random)
 	link_delay(link, way, 0);
 }
 
+/* Answers to reads come long after the word of changes that were made later, or the other way round. */
+static void lag_link(struct checker *checker, uint32_t random)
+{
+	struct link *link = links[random % CHECKER_HOSTS];
+	enum link_way way = random / 8 % LINK_WAYS;
+
+	(void)checker;
+	link_lag(link, way, 5 + random % 400, 2 + random / 16 % 3, random / 64);
+	e2e_pause_ms(500 + random % 3000);
+	link_lag(link, way, 0, 0, 0);
+}
+
 static void hold_link(struct checker *checker, uint32_t random)
 {
 	struct link *link = links[random % CHECKER_HOSTS];
@@ -81,6 +93,7 @@ static const struct checker_fault faults[] = {
 	{"server slept", checker_sleep_server, 2},
 	{"scripts forgotten", checker_forget_scripts, 1},
 	{"link delayed", delay_link, 6},
+	{"connections late", lag_link, 6},
 	{"link held", hold_link, 6},
 	{"link cut", cut_link, 4},
 	{"agent paused", checker_pause_agent, 2},

@@ -35,6 +35,7 @@ struct way {
 struct pair {
 	int fds[LINK_WAYS]; /* where bytes of that way go: the server's, the agent's */
 	struct way ways[LINK_WAYS];
+	uint32_t number; /* of the connection, since the start */
 };
 
 struct link {
@@ -42,9 +43,10 @@ struct link {
 	int listener;
 	char server_path[108];
 	struct pair pairs[PAIRS_MAX];
-	uint32_t pair_count;
+	uint32_t pair_count, accepted;
 	/* set by the test, read by the thread */
 	uint32_t delay_ms[LINK_WAYS];
+	uint32_t lag_ms[LINK_WAYS], lag_of, lag_which;
 	bool held[LINK_WAYS];
 	uint32_t cuts, cuts_done;
 	bool end;
@@ -108,7 +110,18 @@ static void take_connection(struct link *link)
 			close(agent);
 		return;
 	}
-	link->pairs[link->pair_count++] = (struct pair){.fds = {[LINK_TO_SERVER] = server, [LINK_TO_AGENT] = agent}};
+	link->pairs[link->pair_count++] = (struct pair){.fds = {[LINK_TO_SERVER] = server, [LINK_TO_AGENT] = agent},
+							.number = link->accepted++};
+}
+
+static uint32_t delay_of(const struct link *link, const struct pair *pair, enum link_way way)
+{
+	uint32_t of = __atomic_load_n(&link->lag_of, __ATOMIC_RELAXED);
+	uint32_t delay_ms = __atomic_load_n(&link->delay_ms[way], __ATOMIC_RELAXED);
+
+	if (of && pair->number % of == __atomic_load_n(&link->lag_which, __ATOMIC_RELAXED) % of)
+		delay_ms += __atomic_load_n(&link->lag_ms[way], __ATOMIC_RELAXED);
+	return delay_ms;
 }
 
 /* What has come at one end goes into the queue of the way to the other. */
@@ -129,7 +142,7 @@ static void take_bytes(struct link *link, struct pair *pair, enum link_way w)
 	chunk->next = NULL;
 	chunk->sent = 0;
 	chunk->length = (size_t)length;
-	chunk->due_ms = now_ms() + __atomic_load_n(&link->delay_ms[w], __ATOMIC_RELAXED);
+	chunk->due_ms = now_ms() + delay_of(link, pair, w);
 	*(way->last ? &way->last->next : &way->first) = chunk;
 	way->last = chunk;
 	way->queued += chunk->length;
@@ -249,6 +262,13 @@ void link_stop(struct link *link)
 void link_delay(struct link *link, enum link_way way, uint32_t delay_ms)
 {
 	__atomic_store_n(&link->delay_ms[way], delay_ms, __ATOMIC_RELAXED);
+}
+
+void link_lag(struct link *link, enum link_way way, uint32_t lag_ms, uint32_t of, uint32_t which)
+{
+	__atomic_store_n(&link->lag_ms[way], lag_ms, __ATOMIC_RELAXED);
+	__atomic_store_n(&link->lag_which, which, __ATOMIC_RELAXED);
+	__atomic_store_n(&link->lag_of, of, __ATOMIC_RELAXED);
 }
 
 void link_hold(struct link *link, enum link_way way, bool held)

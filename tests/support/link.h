@@ -25,6 +25,11 @@ void link_stop(struct link *link);
 
 /* What enters from now on leaves so much later. */
 void link_delay(struct link *link, enum link_way way, uint32_t delay_ms);
+/*
+ * The same, besides, for one connection in `of`, those whose number in the order of their beginning is `which` modulo `of`: what
+ * the server said on one connection comes after what it said later on another. `of` = 0: no more.
+ */
+void link_lag(struct link *link, enum link_way way, uint32_t lag_ms, uint32_t of, uint32_t which);
 /* Nothing leaves that way until it is released. New connections are held as well. */
 void link_hold(struct link *link, enum link_way way, bool held);
 /* Resets all connections there are; what was under way is lost. */
