@@ -46,7 +46,7 @@ static int write_config(void)
 	char text[1000];
 	int n, fd;
 
-	snprintf(config_path, sizeof(config_path), "/tmp/riptide-acceptance-%d.conf", (int)getpid());
+	e2e_make_file(config_path, sizeof(config_path), "acceptance");
 	snprintf(config_setting, sizeof(config_setting), "config-file=%s", config_path);
 	n = snprintf(text, sizeof(text),
 		     "tenant \"tenant1\" { users = {\"%u\"} }\n"

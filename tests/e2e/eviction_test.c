@@ -31,7 +31,7 @@ static void write_config(const char *policy)
 
 static int setup(void **state)
 {
-	snprintf(config_path, sizeof(config_path), "/tmp/riptide-eviction-%d.conf", (int)getpid());
+	e2e_make_file(config_path, sizeof(config_path), "eviction");
 	snprintf(config_setting, sizeof(config_setting), "config-file=%s", config_path);
 	write_config("lru");
 	return both_setup_embedded(state);

@@ -20,7 +20,7 @@ static int write_config(void)
 	char text[300];
 	int n, fd;
 
-	snprintf(config_path, sizeof(config_path), "/tmp/riptide-metrics-%d.conf", (int)getpid());
+	e2e_make_file(config_path, sizeof(config_path), "metrics");
 	n = snprintf(text, sizeof(text), "tenant \"shop\" { users = {\"%u\"} memory_bytes = 1M }\n",
 		     (unsigned int)geteuid());
 	fd = open(config_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

@@ -36,7 +36,7 @@ static void write_config(const char *policy)
 
 static void name_config(void)
 {
-	snprintf(config_path, sizeof(config_path), "/tmp/riptide-reload-%d.conf", (int)getpid());
+	e2e_make_file(config_path, sizeof(config_path), "reload");
 	snprintf(config_setting, sizeof(config_setting), "config-file=%s", config_path);
 	write_config("lru");
 }

@@ -35,7 +35,7 @@ static int begin(void **state)
 	int n, fd;
 
 	(void)state;
-	snprintf(config_path, sizeof(config_path), "/tmp/riptide-spill-%d.conf", (int)getpid());
+	e2e_make_file(config_path, sizeof(config_path), "spill");
 	snprintf(config_setting, sizeof(config_setting), "config-file=%s", config_path);
 	n = snprintf(text, sizeof(text),
 		     "tenant \"blue\" { users = {\"%u\"} memory_bytes = 1M }\n"

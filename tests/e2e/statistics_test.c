@@ -27,7 +27,7 @@ static int write_config(void)
 	char text[400];
 	int n, fd;
 
-	snprintf(config_path, sizeof(config_path), "/tmp/riptide-statistics-%d.conf", (int)getpid());
+	e2e_make_file(config_path, sizeof(config_path), "statistics");
 	snprintf(config_setting, sizeof(config_setting), "config-file=%s", config_path);
 	n = snprintf(text, sizeof(text),
 		     "cache { max_memory_bytes = 4M segment_initial_bytes = 1M }\n"

@@ -31,6 +31,17 @@ uint64_t e2e_now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+void e2e_make_file(char *path, size_t size, const char *stem)
+{
+	int fd = -1;
+
+	if ((size_t)snprintf(path, size, "/tmp/riptide-%s-XXXXXX", stem) < size)
+		fd = mkstemp(path);
+	if (fd < 0)
+		abort();
+	close(fd);
+}
+
 void e2e_pause_ms(long ms)
 {
 	struct timespec span = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};

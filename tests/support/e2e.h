@@ -17,6 +17,8 @@
 
 uint64_t e2e_now_ms(void);
 void e2e_pause_ms(long ms);
+/* Makes an empty file of a name that nobody else has, /tmp/riptide-STEM-…; the caller removes it. Aborts if that fails. */
+void e2e_make_file(char *path, size_t size, const char *stem);
 
 /* ---- handles; any thread or process ------------------------------------------------------------------------- */
 
