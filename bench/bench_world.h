@@ -248,6 +248,24 @@ static inline void bench_become(const struct bench_process *process, const char 
 	_exit(127);
 }
 
+/* The sum of two lines of /proc/PID/status, in bytes: private and file pages, without shared memory. */
+static inline double bench_resident_bytes(pid_t pid, const char *first, const char *second)
+{
+	char path[40], line[200];
+	double bytes = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	file = fopen(path, "re");
+	bench_need(file != NULL, path);
+	while (fgets(line, sizeof(line), file)) {
+		if (strncmp(line, first, strlen(first)) == 0 || strncmp(line, second, strlen(second)) == 0)
+			bytes += strtod(strchr(line, ':') + 1, NULL) * 1024;
+	}
+	fclose(file);
+	return bytes;
+}
+
 /* ---- redis-server ------------------------------------------------------------------------------------------- */
 
 static inline redisContext *bench_redis_connect(void)

@@ -158,24 +158,6 @@ static double run_ns(pid_t pid)
 	return sum;
 }
 
-/* The sum of two lines of /proc/PID/status, in bytes: private and file pages, without shared memory. */
-static double resident_bytes(pid_t pid, const char *first, const char *second)
-{
-	char path[40], line[200];
-	double bytes = 0;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-	file = fopen(path, "re");
-	bench_need(file != NULL, path);
-	while (fgets(line, sizeof(line), file)) {
-		if (strncmp(line, first, strlen(first)) == 0 || strncmp(line, second, strlen(second)) == 0)
-			bytes += strtod(strchr(line, ':') + 1, NULL) * 1024;
-	}
-	fclose(file);
-	return bytes;
-}
-
 static void measure_idle(void)
 {
 	unsigned int seconds = bench_is_full() ? 30 : 5;
@@ -186,8 +168,8 @@ static void measure_idle(void)
 	ran = run_ns(agent->pid);
 	bench_pause_us(seconds * 1000000ull);
 	ran = run_ns(agent->pid) - ran;
-	anonymous = resident_bytes(agent->pid, "RssAnon:", "RssAnon:");
-	file = resident_bytes(agent->pid, "RssFile:", "RssFile:");
+	anonymous = bench_resident_bytes(agent->pid, "RssAnon:", "RssAnon:");
+	file = bench_resident_bytes(agent->pid, "RssFile:", "RssFile:");
 	snprintf(note, sizeof(note), "over %u s, with one client attached", seconds);
 	bench_print(&(struct bench_row){"idle agent, of one core",
 					BENCH_PERCENT,
