@@ -261,6 +261,7 @@ static int open_control(struct agent *a, char *error, size_t error_len)
 		.agent_object = a->presence.name,
 		.agent_object_size = a->presence.map.size,
 		.message_bytes = (uint32_t)c->limits.control_message_bytes,
+		.answer_bytes = (uint32_t)c->limits.control_answer_bytes,
 		.handshake_timeout_ms = (uint32_t)c->limits.handshake_timeout_ms,
 		.request_timeout_ms = CONTROL_REQUEST_MS,
 		.connections = CONTROL_CONNECTIONS,

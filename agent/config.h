@@ -147,7 +147,7 @@ struct config {
 			connections_per_uid;
 		uint32_t bells_per_second, requests_per_turn;
 		uint64_t worker_staging_bytes, tenant_staging_bytes, channel_staging_bytes, piece_timeout_ms;
-		uint64_t bytes_per_turn, control_message_bytes, handshake_timeout_ms;
+		uint64_t bytes_per_turn, control_message_bytes, control_answer_bytes, handshake_timeout_ms;
 	} limits;
 	struct {
 		uint64_t target_cache_access_ms, slow_threshold_ms;

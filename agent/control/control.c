@@ -59,7 +59,7 @@ static int check_options(const struct control_options *o, char *error, size_t er
 		status = check_path(o->doorbell_path, error, error_len);
 	if (status < 0)
 		return status;
-	if (o->message_bytes == 0 || o->connections == 0 || o->connections > UINT32_MAX / 8 ||
+	if (o->message_bytes == 0 || o->answer_bytes == 0 || o->connections == 0 || o->connections > UINT32_MAX / 8 ||
 	    o->connections_per_uid == 0 || o->channels_per_uid == 0 || o->clients == 0 ||
 	    o->clients > UINT32_MAX / 8 || o->attaches_per_second_per_uid == 0 || o->handshake_timeout_ms == 0 ||
 	    o->handshake_timeout_ms > TIMEOUT_MAX_MS || o->request_timeout_ms == 0 ||

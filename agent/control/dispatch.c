@@ -182,12 +182,12 @@ void request_on_text(void *context, int status, const char *json)
 	(void)request_end(r);
 	if (connection == NULL)
 		return;
-	limit = connection->control->options.message_bytes;
+	limit = connection->control->options.answer_bytes;
 	if (status < 0)
 		answer_refusal(connection, &header, status, "%s", json != NULL ? json : "the agent gave no reason");
 	else if (length + TAG_BYTES + sizeof(header) > limit)
 		answer_refusal(connection, &header, RSHM_E_TOOBIG,
-			       "the answer has %zu bytes; raise limits.control_message_bytes (%zu)", length, limit);
+			       "the answer has %zu bytes; raise limits.control_answer_bytes (%zu)", length, limit);
 	else
 		answer_text(connection, header.op, header.request_id, status, RSHM_TAG_JSON, json);
 }
@@ -301,7 +301,7 @@ static void audit_begin(struct connection *connection, const struct rshm_control
 	bool right = true;
 	struct request *r;
 	char *json = NULL;
-	size_t bytes_max = control->options.message_bytes / 2;
+	size_t bytes_max = control->options.answer_bytes / 2;
 	int status;
 
 	while (right && rshm_tlv_next(reader, &tlv) > 0)

@@ -368,6 +368,7 @@ static UNUSED void plane_init(struct plane *p)
 		.agent_object = "/riptide.test.agent",
 		.agent_object_size = 65536,
 		.message_bytes = 1u << 20,
+		.answer_bytes = 1u << 20,
 		.handshake_timeout_ms = 2000,
 		.request_timeout_ms = 2000,
 		.connections = 256,

@@ -224,14 +224,14 @@ static void reload_is_for_root_and_the_agents_own_user(void **state)
 	plane_stop(&p);
 }
 
-static void answer_above_the_message_limit_is_refused_with_its_size(void **state)
+static void answer_above_its_limit_is_refused_with_its_size(void **state)
 {
 	struct plane p;
 	int fd;
 
 	(void)state;
 	plane_init(&p);
-	p.options.message_bytes = 65536;
+	p.options.answer_bytes = 65536;
 	p.json = malloc(70000);
 	must(p.json != NULL);
 	memset(p.json, ' ', 69999);
@@ -689,7 +689,7 @@ int main(void)
 		cmocka_unit_test(reports_and_reload_answer_what_the_hooks_say),
 		cmocka_unit_test(reload_is_for_root_and_the_agents_own_user),
 		cmocka_unit_test(the_audit_log_is_for_root_and_the_agents_own_user),
-		cmocka_unit_test(answer_above_the_message_limit_is_refused_with_its_size),
+		cmocka_unit_test(answer_above_its_limit_is_refused_with_its_size),
 		cmocka_unit_test(what_is_asked_about_dictionaries_reaches_the_hook_checked),
 		cmocka_unit_test(dictionaries_are_for_root_and_the_agents_own_user),
 		cmocka_unit_test(unknown_operation_is_unsupported),
