@@ -15,7 +15,7 @@
 struct binding {
 	const struct tenant *tenant;
 	struct live_tenant *live;
-	bool read_only;
+	struct admission_terms terms;
 	uint32_t place;
 	char program[48];
 };
@@ -51,8 +51,8 @@ static void refuse(control_attached_fn *done, void *context, int status, const c
 }
 
 void admission_accept(struct agent *a, const struct tenant *tenant, struct live_tenant *live,
-		      const struct control_attach *attach, bool read_only, control_attached_fn *done,
-		      void *done_context)
+		      const struct control_attach *attach, const struct admission_terms *terms,
+		      control_attached_fn *done, void *done_context)
 {
 	struct binding *binding = calloc(1, sizeof(*binding));
 	struct control_attached attached = {
@@ -69,7 +69,7 @@ void admission_accept(struct agent *a, const struct tenant *tenant, struct live_
 	}
 	binding->tenant = tenant;
 	binding->live = live;
-	binding->read_only = read_only;
+	binding->terms = *terms;
 	snprintf(binding->program, sizeof(binding->program), "%s", attach->program);
 	if (!attach->clock_differs && !tenant->cold &&
 	    worker_locate(a->workers[tenant->worker], tenant, name, &attached.segment_size))
@@ -98,7 +98,8 @@ void admission_attach(void *agent, const struct control_attach *attach, control_
 	if (a->live && (!tenant || live_tenants_have(a, tenant)))
 		live_tenants_attach(a, attach, done, done_context);
 	else if (tenant && tenant_permits(tenant, attach->peer.uid, attach->peer.gid))
-		admission_accept(a, tenant, NULL, attach, false, done, done_context);
+		admission_accept(a, tenant, NULL, attach, &(struct admission_terms){.read_only = false}, done,
+				 done_context);
 	else
 		admission_refuse(attach, done, done_context);
 }
@@ -114,7 +115,8 @@ void admission_connect(void *agent, void *binding, const struct control_peer *pe
 		.channel_id = channel_id,
 		.figures_index = b->place,
 		.tenant = b->tenant,
-		.read_only = b->read_only,
+		.read_only = b->terms.read_only,
+		.until_ms = b->terms.until_ms,
 	};
 
 	memcpy(client.program, b->program, sizeof(client.program));

@@ -84,10 +84,16 @@ void admission_connect(void *agent, void *binding, const struct control_peer *pe
 void admission_release(void *agent, void *binding);
 void admission_channel_closed(void *agent, uid_t uid, uint32_t figures_index); /* worker threads */
 
+/* How a peer is let in. */
+struct admission_terms {
+	bool read_only;
+	uint64_t until_ms; /* wall clock; 0: for good */
+};
+
 /* Answers an attach to a tenant that is open and lets the peer in; `live` as in struct client_place. */
 void admission_accept(struct agent *agent, const struct tenant *tenant, struct live_tenant *live,
-		      const struct control_attach *attach, bool read_only, control_attached_fn *done,
-		      void *done_context);
+		      const struct control_attach *attach, const struct admission_terms *terms,
+		      control_attached_fn *done, void *done_context);
 void admission_refuse(const struct control_attach *attach, control_attached_fn *done, void *done_context);
 
 /* report.c */

@@ -54,13 +54,14 @@ static void refuse_forbidden(const struct live_tenant *live, struct waiting *wai
 }
 
 /* RSHM_OK, or why a peer that is of the right user is not let in. */
-static int check_token(const struct live_tenant *live, const struct control_attach *attach, bool *ret_read_only)
+static int check_token(const struct live_tenant *live, const struct control_attach *attach,
+		       struct admission_terms *ret)
 {
 	struct token_checked checked = {.role = TOKEN_TENANT};
 	struct token_set *tokens;
 	int status;
 
-	*ret_read_only = false;
+	*ret = (struct admission_terms){.read_only = false};
 	if (attach->token_len == 0)
 		return live->record->token_required ? RSHM_E_DENIED : RSHM_OK;
 	status = tenant_record_tokens(live->record, &tokens);
@@ -71,12 +72,13 @@ static int check_token(const struct live_tenant *live, const struct control_atta
 	if (status < 0)
 		log_warn("agent", "uid %u, tenant %s: token %s is %s", (unsigned int)attach->peer.uid, live->id,
 			 checked.id, token_verdict_name(checked.verdict));
-	*ret_read_only = checked.role == TOKEN_READ_ONLY;
+	ret->read_only = checked.role == TOKEN_READ_ONLY;
+	ret->until_ms = checked.until_ms;
 	return status;
 }
 
 /* Refuses it, which frees it, and returns true, or finds that it may come in. */
-static bool refuse_if_wrong(struct live_tenant *live, struct waiting *waiting, bool *ret_read_only)
+static bool refuse_if_wrong(struct live_tenant *live, struct waiting *waiting, struct admission_terms *ret)
 {
 	const struct control_attach *attach = &waiting->attach;
 	char text[160];
@@ -87,7 +89,7 @@ static bool refuse_if_wrong(struct live_tenant *live, struct waiting *waiting, b
 		free_waiting(waiting);
 		return true;
 	}
-	status = check_token(live, attach, ret_read_only);
+	status = check_token(live, attach, ret);
 	if (status == RSHM_OK)
 		return false;
 	snprintf(text, sizeof(text), "tenant %s: %s", live->id,
@@ -101,13 +103,12 @@ void live_admit_all(struct live_tenant *live)
 {
 	while (live->attaches) {
 		struct waiting *waiting = live->attaches;
-
-		bool read_only;
+		struct admission_terms terms;
 
 		live->attaches = waiting->next;
-		if (refuse_if_wrong(live, waiting, &read_only))
+		if (refuse_if_wrong(live, waiting, &terms))
 			continue;
-		admission_accept(live->agent, live->tenant, live, &waiting->attach, read_only, waiting->done,
+		admission_accept(live->agent, live->tenant, live, &waiting->attach, &terms, waiting->done,
 				 waiting->context);
 		free_waiting(waiting);
 	}
@@ -116,13 +117,14 @@ void live_admit_all(struct live_tenant *live)
 bool live_sift(struct live_tenant *live)
 {
 	struct waiting *waiting = live->attaches, *forbidden = NULL;
-	bool left = false, read_only;
+	struct admission_terms terms;
+	bool left = false;
 
 	live->attaches = NULL;
 	while (waiting) {
 		struct waiting *next = waiting->next, **list = &live->attaches;
 
-		if (!waiting->considered || !refuse_if_wrong(live, waiting, &read_only)) {
+		if (!waiting->considered || !refuse_if_wrong(live, waiting, &terms)) {
 			if (waiting->considered && !live_is_permitted(live))
 				list = &forbidden;
 			else

@@ -265,6 +265,7 @@ int client_connect(struct worker *worker, const struct worker_client *from)
 	client->fd = from->fd;
 	client->uid = from->uid;
 	client->read_only = from->read_only;
+	client->until_ms = from->until_ms;
 	client->channel_id = from->channel_id;
 	client->figures_index = from->figures_index;
 	/* Counters begin now: the first drain believes no more than happened since. */

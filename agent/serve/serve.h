@@ -102,7 +102,8 @@ struct worker_client {
 	uint64_t channel_id;
 	uint32_t figures_index;
 	const struct tenant *tenant;
-	bool read_only; /* writes are refused */
+	bool read_only;    /* writes are refused */
+	uint64_t until_ms; /* wall clock: then its channel is closed; 0: never */
 	char program[48];
 };
 

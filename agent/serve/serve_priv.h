@@ -315,6 +315,7 @@ struct client {
 	uint32_t handles;    /* open uv handles */
 	uint32_t pending;    /* submitted slots not yet taken */
 	bool awake, dropped, read_only;
+	uint64_t until_ms; /* wall clock; 0: it may stay */
 	uint64_t staging_bytes;
 	uint64_t active_ns; /* last request */
 	uint64_t bell_window_ms;

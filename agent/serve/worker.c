@@ -171,11 +171,16 @@ static void sweep_slots(struct client *client, uint64_t now_ms)
 
 static void sweep_clients(struct serve_tenant *tenant)
 {
-	uint64_t now_ms = clock_monotonic_ms();
-	struct client *client = tenant->clients;
+	uint64_t now_ms = clock_monotonic_ms(), wall_ms = clock_realtime_ms();
+	struct client *client = tenant->clients, *next, *last = client ? client->prev : NULL;
 
-	for (bool first = true; client && (first || client != tenant->clients); client = client->next, first = false)
+	for (bool more = client != NULL; more; client = next) {
+		more = client != last;
+		next = client->next;
 		sweep_slots(client, now_ms);
+		if (client->until_ms && wall_ms >= client->until_ms)
+			client_drop(client, NULL);
+	}
 }
 
 static void figures_on_timer(uv_timer_t *timer)

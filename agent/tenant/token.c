@@ -348,6 +348,9 @@ static enum token_verdict judge(const struct token_set *set, const char *id, con
 		return TOKEN_EXPIRED;
 	ret->role = token->info.role;
 	ret->in_grace = !is_present;
+	ret->until_ms = token->info.expires_ms;
+	if (!is_present && (ret->until_ms == 0 || token->info.grace_until_ms < ret->until_ms))
+		ret->until_ms = token->info.grace_until_ms;
 	return TOKEN_VALID;
 }
 

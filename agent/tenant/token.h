@@ -77,6 +77,7 @@ struct token_checked {
 	char id[TOKEN_ID_LENGTH + 1]; /* that was shown, of its alphabet; empty if malformed. Likewise */
 	enum token_role role;         /* if valid */
 	bool in_grace;                /* if valid: by a secret that was rotated away */
+	uint64_t until_ms;            /* if valid: when it, or its grace, is over; 0: never */
 };
 
 /*

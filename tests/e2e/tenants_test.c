@@ -295,6 +295,46 @@ static riptide *open_with(struct fixture *f, const char *token)
 	return handle;
 }
 
+/* Whether the agent still serves the handle: a key that is nowhere is always asked for. */
+static int ask_agent(riptide *handle)
+{
+	size_t length;
+	char byte;
+
+	return riptide_get_into(handle, "nowhere", 7, &byte, 1, &length, NULL);
+}
+
+static void who_is_in_by_a_token_is_out_when_it_expires(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	char brief[64], lasting[64], id[16];
+	struct riptide_info info;
+	riptide *guest, *tenant;
+	uint64_t until_ms;
+	int status;
+
+	create(&f->agent, "acme", "\"token_required\": true");
+	make_token(f, "{}", lasting, id);
+	make_token(f, "{\"ttl_seconds\": 2}", brief, id);
+	guest = open_with(f, brief);
+	tenant = open_with(f, lasting);
+	assert_int_equal(e2e_put(tenant, "k", "v"), RIPTIDE_OK);
+	make_hot(tenant, "k", "v");
+	assert_int_equal(ask_agent(guest), RIPTIDE_MISS);
+	until_ms = e2e_now_ms() + 10000;
+	do {
+		e2e_pause_ms(50);
+		status = ask_agent(guest);
+	} while (status == RIPTIDE_MISS && e2e_now_ms() < until_ms);
+	assert_int_equal(status, RIPTIDE_EDENIED);
+	/* Nobody else noticed: not even the hot copies are gone. */
+	assert_int_equal(e2e_check(tenant, "k", "v", &info), RIPTIDE_OK);
+	assert_int_equal(info.flags, RIPTIDE_HOT);
+	assert_int_equal(ask_agent(tenant), RIPTIDE_MISS);
+	riptide_close(&guest);
+	riptide_close(&tenant);
+}
+
 static void tokens_let_in_until_they_are_revoked_or_expired(void **state)
 {
 	struct fixture *f = both_fixture(state);
@@ -727,6 +767,7 @@ int main(void)
 		BOTH_STORES(hot_reads_end_with_the_suspend_command_and_return_with_resume),
 		BOTH_STORES(a_deleted_tenant_leaves_nothing_and_begins_empty),
 		BOTH_STORES(tokens_let_in_until_they_are_revoked_or_expired),
+		BOTH_STORES(who_is_in_by_a_token_is_out_when_it_expires),
 		BOTH_STORES(a_read_only_token_reads_and_changes_nothing),
 		BOTH_STORES(only_its_users_are_told_that_a_tenant_is_there),
 		BOTH_STORES(a_user_who_may_not_opens_no_segment),
