@@ -155,12 +155,10 @@ static void use_in_turn(uint32_t count, riptide **handles)
 
 int main(void)
 {
-	static const char *const settings[] = {"tenancy.max_tenants=20000",
-					       "limits.max_clients=4096",
-					       "limits.channels_per_uid=4096",
-					       "limits.attaches_per_second_per_uid=100000",
-					       "cache.max_memory_bytes=4G",
-					       NULL};
+	static const char *const settings[] = {
+		"tenancy.max_tenants=20000",    "limits.max_clients=4096",
+		"limits.channels_per_uid=4096", "limits.attaches_per_second_per_uid=100000",
+		"cache.max_memory_bytes=4G",    NULL};
 	uint32_t created = bench_is_full() ? 10000 : 2000, attached = created / 10;
 	struct rlimit files = {.rlim_cur = 4096, .rlim_max = 4096};
 	double *ns = calloc(created, sizeof(*ns));
