@@ -199,6 +199,7 @@ static void without_the_server_the_open_go_on_and_the_new_are_told_to_retry(void
 {
 	struct fixture *f = fixture_of(state);
 	riptide *on_b;
+	int status;
 
 	create(&f->a, "acme", "");
 	create(&f->a, "closed", "");
@@ -209,12 +210,16 @@ static void without_the_server_the_open_go_on_and_the_new_are_told_to_retry(void
 	assert_int_equal(e2e_check(on_b, "k", "v", NULL), RIPTIDE_OK);
 	e2e_pause_ms(3000);
 	/* Neither closed nor refused: what is not hot is answered as without a server. */
-	assert_int_not_equal(e2e_put(on_b, "k", "w"), RIPTIDE_EDENIED);
+	status = e2e_put(on_b, "k", "w");
+	assert_true(status == RIPTIDE_EAGAIN || status == RIPTIDE_ETIMEDOUT || status == RIPTIDE_EUNKNOWN);
 	assert_int_equal(try_open(&f->b, "closed", NULL), RIPTIDE_EAGAIN);
 	assert_said("try again later");
 	assert_true(TENANT(&f->a, CREATE, NULL, "{\"id\": \"late\"}") < 0);
 	redis_server_resume(&f->server);
-	assert_int_equal(e2e_await_check(on_b, "k", "v", RIPTIDE_OK, 10000), RIPTIDE_OK);
+	/* What may have happened may happen when the server goes on. */
+	assert_true(e2e_await_check(on_b, "k", "v", RIPTIDE_OK, status == RIPTIDE_EUNKNOWN ? 2000 : 10000) ==
+			    RIPTIDE_OK ||
+		    (status == RIPTIDE_EUNKNOWN && e2e_check(on_b, "k", "w", NULL) == RIPTIDE_OK));
 	for (int i = 0; i < 200 && try_open(&f->b, "closed", NULL) != RIPTIDE_OK; i++)
 		e2e_pause_ms(50);
 	assert_int_equal(try_open(&f->b, "closed", NULL), RIPTIDE_OK);
