@@ -8,6 +8,7 @@
 #include "agent/agent.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -251,6 +252,27 @@ static int open_audit(struct agent *a, char *error, size_t error_len)
 	return audit_open(&options, clock_realtime_ms(), &a->audit, error, error_len);
 }
 
+/* Who may administer tenants besides operators. Asks the user database. */
+static int find_administrators(struct agent *a, char *error, size_t error_len)
+{
+	const char *name = a->config->tenancy.administrators;
+	struct tenant_settings settings = {.id = "administrators", .group_count = 1};
+	const struct group *group;
+
+	if (name[0] == '\0')
+		return RSHM_OK;
+	/* Nobody else asks the user database yet: the workers have no business with it. */
+	group = getgrnam(name);
+	if (!group) {
+		snprintf(error, error_len,
+			 "tenancy.administrators: this host has no group \"%s\"; create it, or leave the option out",
+			 name);
+		return RSHM_E_INVALID;
+	}
+	settings.groups = &group->gr_gid;
+	return tenant_create(&settings, &a->administrators);
+}
+
 static int open_control(struct agent *a, char *error, size_t error_len)
 {
 	const struct config *c = a->config;
@@ -260,6 +282,7 @@ static int open_control(struct agent *a, char *error, size_t error_len)
 		.socket_mode = 0660,
 		.agent_object = a->presence.name,
 		.agent_object_size = a->presence.map.size,
+		.administrators = a->administrators,
 		.message_bytes = (uint32_t)c->limits.control_message_bytes,
 		.answer_bytes = (uint32_t)c->limits.control_answer_bytes,
 		.handshake_timeout_ms = (uint32_t)c->limits.handshake_timeout_ms,
@@ -425,6 +448,7 @@ static void destroy(struct agent **agent, bool keep)
 	live_tenants_destroy(a);
 	free(a->client_places);
 	tenant_table_destroy(&a->tenants);
+	tenant_destroy(&a->administrators);
 	stores_close(a);
 	presence_close(&a->presence, a->objects, keep);
 	object_list_close(&a->objects);
@@ -511,6 +535,8 @@ static int bring_up(struct agent *a, char *error, size_t error_len)
 		uv_signal_start(&a->on_hup, reload_on_signal, SIGHUP);
 		status = open_audit(a, error, error_len);
 	}
+	if (status == RSHM_OK)
+		status = find_administrators(a, error, error_len);
 	if (status == RSHM_OK)
 		status = open_control(a, error, error_len);
 	return status;

@@ -53,7 +53,8 @@ struct agent {
 	struct presence presence;
 	struct live_tenants *live; /* tenants of the backend; NULL: none are served */
 	struct control *control;
-	struct audit *audit; /* NULL: off */
+	struct audit *audit;           /* NULL: off */
+	struct tenant *administrators; /* whose users administer tenants; NULL: only operators */
 	struct mailbox mailbox;
 	uv_timer_t beat;
 	uv_signal_t on_term, on_int, on_hup;

@@ -140,6 +140,7 @@ struct config {
 		bool enabled;
 		uint32_t max_tenants;
 		enum config_isolation isolation_level;
+		char *administrators; /* a group's name; empty: none */
 		uint64_t idle_seconds;
 	} tenancy;
 	struct {

@@ -251,6 +251,9 @@ static const struct config_option options[] = {
 	{FIELD(tenancy, isolation_level), .type = CONFIG_WORD, .initial = "strong", .words = isolation_words,
 	 .environment = "TENANT_ISOLATION_LEVEL",
 	 .help = "Isolation of a tenant that is created without saying which."},
+	{FIELD(tenancy, administrators), .type = CONFIG_KEY_PART, .initial = "", RANGE(0, 64),
+	 .help = "A group whose members may create and change tenants, besides root and the agent's own user. Who "
+		 "belongs to it is looked up when the agent starts."},
 	{FIELD(tenancy, idle_seconds), .type = CONFIG_SECONDS, .initial = "600", RANGE(1, 30 * DAY),
 	 .help = "A created tenant that no process uses gives its shared memory back after this time."},
 

@@ -72,6 +72,7 @@ TENANT_VALUE(operations, t->figures.hits + t->figures.misses + t->figures.sets +
 TENANT_VALUE(entries, t->figures.entries)
 TENANT_VALUE(used_bytes, t->figures.used_bytes)
 TENANT_VALUE(limit_bytes, t->figures.limit_bytes)
+TENANT_VALUE(denied, t->report.denied)
 TENANT_VALUE(plain_bytes, t->report.plain_bytes)
 TENANT_VALUE(stored_bytes, t->report.stored_bytes)
 TENANT_VALUE(warming_is_running, t->report.warming)
@@ -146,6 +147,7 @@ static void tell_tenants(struct exposition *e)
 		   plain_bytes);
 	of_tenants(e, "cache_stored_bytes_total", "counter", "Bytes of values written, as they are stored.",
 		   stored_bytes);
+	of_tenants(e, "tenant_denied_total", "counter", "Requests that the tenant's rules refused.", denied);
 	tell_evictions(e);
 	tell_warming(e);
 	tell_access_time(e);

@@ -276,6 +276,11 @@ static int check_document(const struct job *job, char *error, size_t error_len)
 	static const struct given rotated[] = {
 		{"token", JSON_STRING}, {"grace_seconds", JSON_INTEGER}, {NULL, JSON_NULL}};
 	static const struct given revoked[] = {{"token", JSON_STRING}, {NULL, JSON_NULL}};
+	static const struct given access[] = {{"action", JSON_STRING},
+					      {"resource", JSON_STRING},
+					      {"uid", JSON_INTEGER},
+					      {"role", JSON_STRING},
+					      {NULL, JSON_NULL}};
 	static const struct given nothing[] = {{NULL, JSON_NULL}};
 
 	switch (job->op) {
@@ -294,6 +299,8 @@ static int check_document(const struct job *job, char *error, size_t error_len)
 		return check_given(job, rotated, error, error_len);
 	case RSHM_CONTROL_TENANT_TOKEN_REVOKE:
 		return check_given(job, revoked, error, error_len);
+	case RSHM_CONTROL_TENANT_ACCESS:
+		return check_given(job, access, error, error_len);
 	default:
 		return check_given(job, nothing, error, error_len);
 	}
@@ -516,6 +523,51 @@ static json_t *tokens_json(const struct tenant_record *record)
 	return list;
 }
 
+/* What the tenant's rules say of the action that the request describes. NULL: no memory; `text` says what is wrong with it. */
+static json_t *access_json(const struct job *job, const struct tenant_record *record, const char **text)
+{
+	const char *action = json_string_value(json_object_get(job->document, "action"));
+	const json_t *resource = json_object_get(job->document, "resource");
+	const char *role_name = json_string_value(json_object_get(job->document, "role"));
+	json_int_t uid = json_integer_value(json_object_get(job->document, "uid"));
+	enum token_role role = TOKEN_TENANT;
+	struct access_policy *policy = NULL;
+	struct access_question question = {.action = action, .now_wall_ms = clock_realtime_ms()};
+	struct access_answer answer;
+	char error[ACCESS_ERROR_MAX];
+	json_t *document;
+
+	*text = NULL;
+	if (!action || !resource || uid < 0 || uid >= UINT32_MAX ||
+	    (role_name && !token_role_parse(role_name, &role))) {
+		*text = "\"action\" and \"resource\" are needed; \"uid\" is a number, \"role\" one of read_only, tenant, "
+			"admin";
+		return NULL;
+	}
+	question.resource = json_string_value(resource);
+	question.resource_length = json_string_length(resource);
+	question.uid = (uid_t)uid;
+	question.read_only = role == TOKEN_READ_ONLY;
+	if (access_policy_parse(json_object_get(record->document, "policies"), &policy, error, sizeof(error)) < 0)
+		return NULL;
+	access_policy_check(policy, &question, &answer);
+	document =
+		json_pack("{s:s, s:b, s:s?}", "id", record->id, "allowed", answer.allowed, "rule", answer.rule_name);
+	access_policy_destroy(&policy);
+	return document;
+}
+
+static void answer_access(struct job *job)
+{
+	const char *text;
+	json_t *document = access_json(job, job->record, &text);
+
+	if (text)
+		end(job, RSHM_E_INVALID, text);
+	else
+		end_with(job, document);
+}
+
 static void get_on_done(void *context, int status, struct tenant_record *record, const char *text)
 {
 	struct job *job = context;
@@ -525,6 +577,10 @@ static void get_on_done(void *context, int status, struct tenant_record *record,
 		return;
 	}
 	job->record = record;
+	if (job->op == RSHM_CONTROL_TENANT_ACCESS) {
+		answer_access(job);
+		return;
+	}
 	end_with(job, job->op == RSHM_CONTROL_TENANT_TOKENS
 			      ? json_pack("{s:s, s:o}", "id", job->id, "tokens", tokens_json(record))
 			      : described(record));
@@ -698,7 +754,8 @@ void tenant_admin_hook(void *agent, const struct control_tenant *request, contro
 		create(job);
 	else if (request->op == RSHM_CONTROL_TENANT_LIST)
 		list(job);
-	else if (request->op == RSHM_CONTROL_TENANT_GET || request->op == RSHM_CONTROL_TENANT_TOKENS)
+	else if (request->op == RSHM_CONTROL_TENANT_GET || request->op == RSHM_CONTROL_TENANT_TOKENS ||
+		 request->op == RSHM_CONTROL_TENANT_ACCESS)
 		get(job);
 	else if (config_find_tenant(a->config, job->id))
 		end(job, RSHM_E_INVALID, "the tenant is one of the configuration; change it there");

@@ -22,10 +22,11 @@
 static char *essence_of(const struct tenant_record *record)
 {
 	const json_t *d = record->document;
-	json_t *part = json_pack("{s:O, s:O, s:O, s:O, s:O, s:O}", "token_required",
+	json_t *part = json_pack("{s:O, s:O, s:O, s:O, s:O, s:O, s:O}", "token_required",
 				 json_object_get(d, "token_required"), "users", json_object_get(d, "users"), "groups",
 				 json_object_get(d, "groups"), "quotas", json_object_get(d, "quotas"), "cache",
-				 json_object_get(d, "cache"), "hot", json_object_get(d, "hot"));
+				 json_object_get(d, "cache"), "hot", json_object_get(d, "hot"), "policies",
+				 json_object_get(d, "policies"));
 	char *text = part ? json_dumps(part, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 
 	json_decref(part);
@@ -121,6 +122,7 @@ static void prepare_on_thread(uv_work_t *work)
 	live->groups = resolve(json_object_get(live->document, "groups"), true, &s->group_count);
 	s->users = live->users;
 	s->groups = live->groups;
+	s->policies = json_object_get(live->document, "policies");
 	live->work_status = live->users && live->groups ? tenant_create(s, &live->made) : RSHM_E_NOMEM;
 }
 

@@ -1,5 +1,6 @@
 /*
- * tenant.c - the tenants of the backend, for administrators: one question to the control socket each.
+ * tenant.c - what one's own tenant allows, asked through the channel; and the tenants of the backend, for administrators: one
+ * question to the control socket each.
  *
  * Documents go and come as JSON text, which the agent checks; nothing of it is looked at here. A question is sent once: what was
  * not answered in time may have happened, and saying it again is told as that (there is one already; there is none).
@@ -10,6 +11,41 @@
 #include "client-lib/control.h"
 #include "client-lib/riptide_priv.h"
 #include "shm/tlv.h"
+
+static int place_rule(struct rt_call *call)
+{
+	const struct riptide_access *access = call->context;
+
+	if (call->answer.answer_len >= sizeof(access->rule) || call->answer.metadata_len)
+		return RIPTIDE_EPROTOCOL;
+	call->body_to = (unsigned char *)access->rule;
+	return RIPTIDE_OK;
+}
+
+int riptide_validate_access(riptide *handle, const void *resource, size_t resource_length, const char *action,
+			    struct riptide_access *ret_access)
+{
+	struct riptide_access access = {.allowed = 0};
+	struct rt_call call;
+	int status = rt_begin(handle, &call, "validate_access", RSHM_OP_CHECK_ACCESS);
+
+	if (status < 0)
+		return status;
+	if (!action || !ret_access || resource_length > RSHM_KEY_MAX || (!resource && resource_length))
+		return rt_fail(handle, RIPTIDE_EINVALID, call.verb, NULL, 0, NULL);
+	call.key_length = resource_length;
+	call.parts[0] = (struct rt_part){resource, resource_length};
+	call.parts[2] = (struct rt_part){action, strlen(action)};
+	call.place = place_rule;
+	call.context = &access;
+	status = rt_call(handle, &call);
+	if (status < 0)
+		return status;
+	access.allowed = call.answer.version == 1;
+	access.rule[call.answer.answer_len] = '\0';
+	*ret_access = access;
+	return RIPTIDE_OK;
+}
 
 /* Takes the document, or the reason of a refusal, out of the answer. */
 static int take_answer(riptide *handle, const char *verb, uint16_t op, const unsigned char *answer, size_t length,

@@ -75,6 +75,8 @@ enum rshm_op {
 	RSHM_OP_CLEAR = 17,             /* the tenant's whole namespace; no key */
 	RSHM_OP_FLUSH = 18,             /* everything accepted before is stored; no key */
 	RSHM_OP_WARM_PREFIX = 20,       /* the same for all keys that begin with the key */
+	RSHM_OP_CHECK_ACCESS =
+		100, /* may the caller do what? key: resource, value: action; the answer's version: 1 = yes, its value: the rule */
 	RSHM_OP_WARM = 19, /* batch of keys to bring into shared memory; the answer: see warm in serve/ */
 };
 
@@ -111,6 +113,7 @@ enum rshm_control_op {
 	RSHM_CONTROL_TENANT_TOKEN_CREATE = 229, /* JSON: {"role", "label", "ttl_seconds"} */
 	RSHM_CONTROL_TENANT_TOKEN_ROTATE = 230, /* JSON: {"token": id, "grace_seconds"} */
 	RSHM_CONTROL_TENANT_TOKEN_REVOKE = 231, /* JSON: {"token": id} */
+	RSHM_CONTROL_TENANT_ACCESS = 239,       /* JSON: {"action", "resource", "uid", "read_only"} */
 };
 
 /* Tags of control messages: {u16 tag, u32 length, value}, integers little-endian of exactly their size. */

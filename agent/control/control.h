@@ -106,11 +106,12 @@ struct control_options {
 	mode_t socket_mode; /* 0660, or 0666 if tenants name users outside the agent's group */
 	const char *agent_object;
 	uint64_t agent_object_size;
-	uint32_t message_bytes;        /* largest question */
-	uint32_t answer_bytes;         /* largest answer */
-	uint32_t handshake_timeout_ms; /* hello, ticket, and each whole message */
-	uint32_t request_timeout_ms;   /* hooks that answer late */
-	uint32_t connections;          /* control connections in all */
+	const struct tenant *administrators; /* whose users may ask about tenants; NULL: only operators. Borrowed */
+	uint32_t message_bytes;              /* largest question */
+	uint32_t answer_bytes;               /* largest answer */
+	uint32_t handshake_timeout_ms;       /* hello, ticket, and each whole message */
+	uint32_t request_timeout_ms;         /* hooks that answer late */
+	uint32_t connections;                /* control connections in all */
 	uint32_t connections_per_uid;
 	uint32_t channels_per_uid; /* counted from accepted attach to control_channel_closed() */
 	uint32_t clients;          /* channels in all */

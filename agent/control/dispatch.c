@@ -437,6 +437,7 @@ void dispatch_message(struct connection *connection)
 	case RSHM_CONTROL_TENANT_TOKEN_CREATE:
 	case RSHM_CONTROL_TENANT_TOKEN_ROTATE:
 	case RSHM_CONTROL_TENANT_TOKEN_REVOKE:
+	case RSHM_CONTROL_TENANT_ACCESS:
 		tenant_begin(connection, &header, &reader);
 		break;
 	case RSHM_CONTROL_AUDIT:

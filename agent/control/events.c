@@ -71,6 +71,8 @@ static const char *operation_name(uint16_t op)
 		return "token rotate";
 	case RSHM_CONTROL_TENANT_TOKEN_REVOKE:
 		return "token revoke";
+	case RSHM_CONTROL_TENANT_ACCESS:
+		return "tenant access";
 	default:
 		return NULL;
 	}

@@ -5,9 +5,11 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/base/text.h"
 #include "agent/control/control_priv.h"
+#include "agent/tenant/tenant.h"
 
 static bool read_tags(struct rshm_tlv_reader *reader, char tenant[RSHM_TENANT_MAX + 1], struct control_tenant *ret)
 {
@@ -26,6 +28,22 @@ static bool read_tags(struct rshm_tlv_reader *reader, char tenant[RSHM_TENANT_MA
 	return right;
 }
 
+/* Root, the agent's own user, and whom the configuration names. */
+static bool may_administer(struct connection *connection, const struct rshm_control_header *header)
+{
+	const struct tenant *administrators = connection->control->options.administrators;
+
+	if (peer_is_operator(&connection->peer) ||
+	    (administrators && tenant_permits(administrators, connection->peer.uid, connection->peer.gid)))
+		return true;
+	answer_refusal(
+		connection, header, RSHM_E_DENIED,
+		"only root, the agent's own user (uid %u) and members of the group tenancy.administrators may ask "
+		"about tenants, not uid %u",
+		(unsigned int)geteuid(), (unsigned int)connection->peer.uid);
+	return false;
+}
+
 static bool needs_tenant(uint16_t op)
 {
 	return op != RSHM_CONTROL_TENANT_CREATE && op != RSHM_CONTROL_TENANT_LIST;
@@ -42,7 +60,7 @@ void tenant_begin(struct connection *connection, const struct rshm_control_heade
 
 	if (right && text_is_name(tenant, RSHM_TENANT_MAX))
 		snprintf(connection->object.tenant, sizeof(connection->object.tenant), "%s", tenant);
-	if (!admit_operator(connection, header, "ask about tenants"))
+	if (!may_administer(connection, header))
 		return;
 	if (!right || (needs_tenant(header->op) && !text_is_name(tenant, RSHM_TENANT_MAX))) {
 		answer_refusal(connection, header, RSHM_E_INVALID,

@@ -168,6 +168,7 @@ static void report_tenant(const struct serve_tenant *tenant, struct tenant_repor
 		.stored_bytes = tenant->counts.stored_bytes,
 		.spilled = tenant->counts.spilled,
 		.restored = tenant->counts.restored,
+		.denied = tenant->counts.denied,
 		.dictionary_sets = tenant->counts.dictionary_sets,
 		.operations_per_second_milli = figures_rate(tenant),
 		.hit_ns_mean = histogram_mean(&tenant->hit_ns),

@@ -129,11 +129,11 @@ static void answer_batch(struct batch *batch)
 static void start_items(struct batch *batch);
 
 /* The answer goes out when nothing is under way and nothing more will be. */
-static void item_on_warmed(struct batch *batch, const struct entry_op *op)
+static void item_on_warmed(struct batch *batch, int status)
 {
-	struct serve_tenant *tenant = op->tenant;
+	struct serve_tenant *tenant = batch->slot->client->tenant;
 
-	warming_count(tenant, op->status);
+	warming_count(tenant, status);
 	if (batch->done == batch->started && (batch->cut || batch->started == batch->count))
 		answer_batch(batch);
 	pace_leave(&tenant->pace, clock_monotonic_ms());
@@ -172,12 +172,12 @@ static void item_on_done(struct entry_op *op)
 	}
 	batch->done++;
 	if (batch->is_warming)
-		item_on_warmed(batch, op);
+		item_on_warmed(batch, op->status);
 	else if (!batch->starting)
 		start_items(batch);
 }
 
-static bool start_item(struct batch *batch)
+static bool run_item(struct batch *batch)
 {
 	struct slot *slot = batch->slot;
 	struct item_context *context = malloc(sizeof(*context));
@@ -212,6 +212,29 @@ static bool start_item(struct batch *batch)
 		entry_set(op);
 	else
 		entry_delete(op);
+	return true;
+}
+
+/* The next item's answer is no, and the rest goes on. */
+static void refuse_item(struct batch *batch, const struct rshm_batch_item *head)
+{
+	batch->results[batch->started++].head.status = RSHM_E_DENIED;
+	batch->done++;
+	batch->next += sizeof(*head) + head->key_len + (size_t)head->metadata_len + head->value_len;
+	if (!batch->is_warming)
+		return;
+	batch->warmed.failed++;
+	item_on_warmed(batch, RSHM_E_DENIED);
+}
+
+static bool start_item(struct batch *batch)
+{
+	struct rshm_batch_item head;
+
+	memcpy(&head, batch->next, sizeof(head));
+	if (access_permits_item(batch->slot, batch->next + sizeof(head), head.key_len))
+		return run_item(batch);
+	refuse_item(batch, &head);
 	return true;
 }
 

@@ -159,6 +159,7 @@ static const char *name_of(uint16_t op)
 		[RSHM_OP_FLUSH] = "flush",
 		[RSHM_OP_WARM] = "warm",
 		[RSHM_OP_WARM_PREFIX] = "warm_prefix",
+		[RSHM_OP_CHECK_ACCESS] = "check_access",
 	};
 
 	return op < sizeof(names) / sizeof(names[0]) && names[op] ? names[op] : "of no name";
@@ -359,16 +360,8 @@ static bool changes_something(uint16_t op)
 	}
 }
 
-static void execute(struct slot *slot)
+static void dispatch(struct slot *slot)
 {
-	slot->phase = SLOT_EXECUTING;
-	slot->client->counts.requests++;
-	slot->client->tenant->counts.requests++;
-	slot->client->worker->totals.requests++;
-	if (slot->client->read_only && changes_something(slot->request.op)) {
-		request_fail(slot, RSHM_E_DENIED);
-		return;
-	}
 	switch (slot->request.op) {
 	case RSHM_OP_GET:
 		execute_single(slot, entry_get, true);
@@ -416,6 +409,9 @@ static void execute(struct slot *slot)
 	case RSHM_OP_DELETE_BATCH:
 		batch_execute(slot);
 		break;
+	case RSHM_OP_CHECK_ACCESS:
+		access_execute(slot);
+		break;
 	case RSHM_OP_PING:
 	case RSHM_OP_STATS:
 	case RSHM_OP_LOCATE:
@@ -424,6 +420,20 @@ static void execute(struct slot *slot)
 	default:
 		request_fail(slot, RSHM_E_UNSUPPORTED);
 	}
+}
+
+static void execute(struct slot *slot)
+{
+	slot->phase = SLOT_EXECUTING;
+	slot->client->counts.requests++;
+	slot->client->tenant->counts.requests++;
+	slot->client->worker->totals.requests++;
+	if (slot->client->read_only && changes_something(slot->request.op)) {
+		request_refuse(slot, RSHM_E_DENIED, "the token is for reading alone");
+		return;
+	}
+	if (access_permits(slot))
+		dispatch(slot);
 }
 
 /* ---- taking ------------------------------------------------------------------------------------------------- */

@@ -204,6 +204,7 @@ void spilling_read(struct entry_op *op, void (*then)(struct entry_op *op, bool f
 
 struct serve_counts {
 	uint64_t hits, misses, sets, deletes, requests, errors, hit_bytes, stale, hot_hits, hot_misses;
+	uint64_t denied; /* by the tenant's policy */
 	uint64_t dictionary_sets;
 	uint64_t plain_bytes, stored_bytes;
 	uint64_t spilled, restored;
@@ -468,6 +469,12 @@ bool staging_has_room(const struct slot *slot, size_t bytes);
 /* Gives so many bytes back before the slot is cleared, which gives back the rest. `memory` is theirs. */
 void staging_give(struct slot *slot, void *memory, size_t bytes);
 void slot_clear(struct slot *slot);
+
+/* access.c: asks the tenant's policy. False: the request is refused, or the item is, and counted. */
+bool access_permits(struct slot *slot);
+bool access_permits_item(struct slot *slot, const void *key, size_t key_len);
+/* RSHM_OP_CHECK_ACCESS */
+void access_execute(struct slot *slot);
 
 /* op_fetch.c */
 void fetch_execute(struct slot *slot);

@@ -283,11 +283,19 @@ static void examine_patterns(const struct access_policy *policy, uint64_t bit, c
 			examine(policy, &policy->patterns[index].prefix, bit, question, found);
 }
 
+static void decide(const struct findings *found, struct access_answer *ret)
+{
+	const struct rule *decided = found->deny ? found->deny : found->allow;
+
+	ret->allowed = decided && !decided->deny;
+	ret->rule = decided ? (int32_t)decided->number : -1;
+	ret->rule_name = decided ? decided->name : NULL;
+}
+
 void access_policy_check(const struct access_policy *policy, const struct access_question *question,
 			 struct access_answer *ret)
 {
 	struct findings found = {NULL, NULL};
-	const struct rule *decided;
 	uint64_t bit;
 
 	must(policy->magic == ACCESS_POLICY_MAGIC);
@@ -298,8 +306,38 @@ void access_policy_check(const struct access_policy *policy, const struct access
 	bit = action_bit(policy, question->action);
 	if (bit)
 		examine_patterns(policy, bit, question, &found);
-	decided = found.deny ? found.deny : found.allow;
-	ret->allowed = decided && !decided->deny;
-	ret->rule = decided ? (int32_t)decided->number : -1;
-	ret->rule_name = decided ? decided->name : NULL;
+	decide(&found, ret);
+}
+
+/* Does the rule speak of every key that begins so, or, if it denies, of any? */
+static bool concerns_all(const struct rule *rule, const unsigned char *prefix, size_t length)
+{
+	size_t common = rule->length < length ? rule->length : length;
+
+	if (common && memcmp(rule->resource, prefix, common) != 0)
+		return false;
+	if (rule->deny)
+		return rule->is_prefix || rule->length >= length;
+	return rule->is_prefix && rule->length <= length;
+}
+
+void access_policy_check_all(const struct access_policy *policy, const struct access_question *question,
+			     struct access_answer *ret)
+{
+	struct findings found = {NULL, NULL};
+	uint64_t bit;
+
+	must(policy->magic == ACCESS_POLICY_MAGIC);
+	if (policy->rule_count == 0) {
+		*ret = (struct access_answer){true, -1, NULL};
+		return;
+	}
+	bit = action_bit(policy, question->action);
+	for (uint32_t i = 0; i < policy->rule_count; i++) {
+		const struct span one = {i, i + 1};
+
+		if (concerns_all(&policy->rules[i], question->resource, question->resource_length))
+			examine(policy, &one, bit, question, &found);
+	}
+	decide(&found, ret);
 }

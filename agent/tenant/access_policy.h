@@ -70,6 +70,13 @@ void access_policy_check(const struct access_policy *policy, const struct access
 			 struct access_answer *ret);
 
 /*
+ * The same of all keys that begin with `resource` (length 0: of all keys): allowed only if a rule allows each of them and none
+ * denies any.
+ */
+void access_policy_check_all(const struct access_policy *policy, const struct access_question *question,
+			     struct access_answer *ret);
+
+/*
  * Could "read" ever be refused, to anybody, at any time? False only where that is certain: there is no rule, or one without
  * conditions allows to read "*" and none denies to read.
  */

@@ -14,6 +14,7 @@
 
 #include "agent/base/assert.h"
 #include "agent/base/text.h"
+#include "agent/tenant/access_policy.h"
 #include "agent/tenant/tenant.h"
 
 #define GENERATED_CHARACTERS 20u /* of 32: 100 bits */
@@ -215,6 +216,28 @@ static const char *check_settings(const json_t *value)
 	return json_is_object(value) ? NULL : "an object";
 }
 
+/* What is wrong with a rule, explain_policies() says. */
+static const char *check_policies(const json_t *value)
+{
+	struct access_policy *policy = NULL;
+	char error[ACCESS_ERROR_MAX];
+
+	if (access_policy_parse(value, &policy, error, sizeof(error)) < 0)
+		return "a list of rules";
+	access_policy_destroy(&policy);
+	return NULL;
+}
+
+static void explain_policies(const json_t *value, char *what, size_t size)
+{
+	struct access_policy *policy = NULL;
+	char error[ACCESS_ERROR_MAX] = "no memory";
+
+	(void)access_policy_parse(value, &policy, error, sizeof(error));
+	access_policy_destroy(&policy);
+	snprintf(what, size, "must be a list of rules: %s", error);
+}
+
 /* `given`: by whom creates or updates; else by agents alone. `initial` NULL: depends, or must be there. */
 static const struct member {
 	const char *name;
@@ -233,6 +256,7 @@ static const struct member {
 	{"groups", check_people, true, true, "[]"},
 	{"token_required", check_bool, true, true, "false"},
 	{"quotas", check_quotas, true, true, NULL},
+	{"policies", check_policies, true, true, "[]"},
 	{"cache", check_cache, true, true, "{}"},
 	{"settings", check_settings, true, true, "{}"},
 	{"status", check_status, false, false, "\"active\""},
@@ -326,6 +350,8 @@ static int take_given(const json_t *given, bool update, json_t *document, char *
 		right = member->check(value);
 		if (right) {
 			snprintf(what, sizeof(what), "must be %s", right);
+			if (member->check == check_policies)
+				explain_policies(value, what, sizeof(what));
 			refuse_member(key, what, error, error_len);
 			return RSHM_E_INVALID;
 		}

@@ -83,6 +83,19 @@ static int build_tenant(const struct tenant_settings *s, struct tenant *tenant, 
 	return status;
 }
 
+static int build_policy(const struct tenant_settings *s, struct tenant *tenant)
+{
+	char error[ACCESS_ERROR_MAX];
+	int status;
+
+	if (json_array_size(s->policies) == 0)
+		return RSHM_OK;
+	status = access_policy_parse(s->policies, &tenant->policy, error, sizeof(error));
+	if (status == RSHM_OK)
+		tenant->cold |= access_policy_restricts_reads(tenant->policy);
+	return status;
+}
+
 int tenant_create(const struct tenant_settings *settings, struct tenant **ret)
 {
 	struct tenant *tenant = calloc(1, sizeof(*tenant));
@@ -90,6 +103,8 @@ int tenant_create(const struct tenant_settings *settings, struct tenant **ret)
 	int status = tenant && scratch ? build_tenant(settings, tenant, scratch) : RSHM_E_NOMEM;
 
 	free(scratch);
+	if (status == RSHM_OK)
+		status = build_policy(settings, tenant);
 	if (status < 0)
 		tenant_destroy(&tenant);
 	else
@@ -107,6 +122,7 @@ void tenant_destroy(struct tenant **tenant)
 	free(t->users);
 	free(t->groups);
 	free(t->members);
+	access_policy_destroy(&t->policy);
 	free(t);
 }
 

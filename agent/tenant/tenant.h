@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 #include "agent/cache/policy.h"
+#include "agent/tenant/access_policy.h"
 #include "shm/msg.h"
 
 #define TENANT_OVERFLOW_UID 65534u /* what foreign uids read as across user namespaces: refused always */
@@ -29,10 +30,11 @@ struct tenant {
 	uint32_t ttl_jitter_percent;
 	enum rshm_policy stale_policy;
 	uint64_t stale_limit_ms;
-	bool write_behind;        /* writes that do not say how are acknowledged from the journal */
-	enum hot_policy eviction; /* at start; changed live in the tenant's tier */
-	uint32_t negatives_max;   /* remembered absences */
-	bool cold;                /* its processes map no segment: every read passes the agent */
+	bool write_behind;            /* writes that do not say how are acknowledged from the journal */
+	enum hot_policy eviction;     /* at start; changed live in the tenant's tier */
+	uint32_t negatives_max;       /* remembered absences */
+	bool cold;                    /* its processes map no segment: every read passes the agent */
+	struct access_policy *policy; /* NULL: there are no rules */
 	uid_t *users;
 	size_t user_count;
 	gid_t *groups;
@@ -57,11 +59,13 @@ struct tenant_settings {
 	enum hot_policy eviction;
 	uint32_t negatives_max;
 	bool cold;
+	const json_t *policies; /* rules; NULL: none */
 };
 
 /*
- * A tenant of its own; looks the members of its groups up in the user database, which may block. Number, shards, worker and
- * place are the caller's to set. RSHM_E_NOMEM.
+ * A tenant of its own; looks the members of its groups up in the user database, which may block. It is cold if its rules may
+ * refuse to read, whatever the settings say. Number, shards, worker and place are the caller's to set. RSHM_E_NOMEM;
+ * RSHM_E_INVALID: `policies` are not rules.
  */
 int tenant_create(const struct tenant_settings *settings, struct tenant **ret);
 void tenant_destroy(struct tenant **tenant);

@@ -30,6 +30,7 @@ static const struct action {
 	{"resume", RSHM_CONTROL_TENANT_RESUME, ID, false},
 	{"disable", RSHM_CONTROL_TENANT_DISABLE, ID_AND_TEXT, false},
 	{"delete", RSHM_CONTROL_TENANT_DELETE, ID, true},
+	{"access", RSHM_CONTROL_TENANT_ACCESS, ID_AND_DOCUMENT, false},
 	{"tokens", RSHM_CONTROL_TENANT_TOKENS, ID, false},
 	{"token-create", RSHM_CONTROL_TENANT_TOKEN_CREATE, ID_AND_DOCUMENT, false},
 	{"token-rotate", RSHM_CONTROL_TENANT_TOKEN_ROTATE, ID_AND_TOKEN, false},

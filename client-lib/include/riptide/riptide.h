@@ -414,6 +414,22 @@ struct riptide_stats {
 
 int riptide_stats(riptide *handle, struct riptide_stats *ret_stats);
 
+/* ---- access --------------------------------------------------------------------------------------------------- */
+
+struct riptide_access {
+	int allowed;
+	char rule[65]; /* the name of the rule that decided; empty: none did */
+};
+
+/*
+ * May this process, by the rules of its tenant, do this? `action` is "read", "write", "delete", "admin", or a name of the
+ * application's own; `resource` is a key, or whatever the application calls so, and may be empty. RIPTIDE_OK is an answer, not
+ * a yes. The agent asks the same rules before each operation; this is for asking beforehand, and for actions of the
+ * application.
+ */
+int riptide_validate_access(riptide *handle, const void *resource, size_t resource_length, const char *action,
+			    struct riptide_access *ret_access);
+
 /* ---- tenants, for administrators ------------------------------------------------------------------------------- */
 
 /*

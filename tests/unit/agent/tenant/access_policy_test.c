@@ -448,6 +448,48 @@ static void everything_has_a_bound(void **state)
 	assert_refused(array, "more than 1000 rules");
 }
 
+static bool all_allowed(const struct access_policy *policy, const char *prefix, const char *action)
+{
+	const struct access_question question = {
+		.resource = prefix, .resource_length = strlen(prefix), .action = action, .uid = 1000};
+	struct access_answer answer;
+
+	access_policy_check_all(policy, &question, &answer);
+	return answer.allowed;
+}
+
+static void all_keys_of_a_prefix_are_allowed_by_one_rule_and_denied_by_none(void **state)
+{
+	struct access_policy *policy =
+		make("[{\"resource\":\"doc:*\",\"actions\":[\"delete\"],\"effect\":\"allow\"},"
+		     "{\"resource\":\"doc:a:*\",\"actions\":[\"delete\"],\"effect\":\"deny\"},"
+		     "{\"resource\":\"doc:b:7\",\"actions\":[\"delete\"],\"effect\":\"deny\"},"
+		     "{\"resource\":\"one\",\"actions\":[\"delete\"],\"effect\":\"allow\"},"
+		     "{\"resource\":\"night:*\",\"actions\":[\"delete\"],\"effect\":\"allow\",\"conditions\":"
+		     "{\"peer_uids\":[7]}}]");
+	struct access_policy *none = make("[]"), *everything;
+
+	(void)state;
+	assert_true(all_allowed(policy, "doc:c", "delete"));
+	assert_false(all_allowed(policy, "doc:c", "read"));
+	assert_false(all_allowed(policy, "doc:", "delete"));
+	assert_false(all_allowed(policy, "doc:a", "delete"));
+	assert_false(all_allowed(policy, "doc:a:1", "delete"));
+	assert_false(all_allowed(policy, "doc:b:", "delete"));
+	assert_false(all_allowed(policy, "doc:b:7", "delete"));
+	assert_true(all_allowed(policy, "doc:b:7x", "delete"));
+	assert_false(all_allowed(policy, "do", "delete"));
+	assert_false(all_allowed(policy, "", "delete"));
+	assert_false(all_allowed(policy, "one", "delete"));
+	assert_false(all_allowed(policy, "night:", "delete"));
+	assert_true(all_allowed(none, "", "delete"));
+	everything = make("[{\"resource\":\"*\",\"actions\":[\"*\"],\"effect\":\"allow\"}]");
+	assert_true(all_allowed(everything, "", "delete"));
+	access_policy_destroy(&policy);
+	access_policy_destroy(&none);
+	access_policy_destroy(&everything);
+}
+
 static void rules_are_given_back_as_they_came(void **state)
 {
 	const char *text =
@@ -637,6 +679,7 @@ int main(void)
 		cmocka_unit_test(reads_are_free_only_where_that_is_certain),
 		cmocka_unit_test(what_is_not_understood_is_refused_by_name),
 		cmocka_unit_test(everything_has_a_bound),
+		cmocka_unit_test(all_keys_of_a_prefix_are_allowed_by_one_rule_and_denied_by_none),
 		cmocka_unit_test(rules_are_given_back_as_they_came),
 		cmocka_unit_test(decides_as_a_plain_list_of_rules_does),
 	};
