@@ -445,6 +445,8 @@ static void a_hanging_agent_costs_a_deadline_and_no_hot_read(void **state)
 	assert_int_equal(e2e_open(&f->agent, NULL, 300, &hasty), RIPTIDE_OK);
 	read_one(f->ledger, hasty, 0);
 	assert_int_equal(agent_process_kill(&f->agent, SIGSTOP), 0);
+	/* The signal has been sent; its last thread stops a little later. */
+	e2e_pause_ms(100);
 	began = e2e_now_ms();
 	for (int i = 0; i < 10; i++) {
 		uint64_t call = e2e_now_ms();

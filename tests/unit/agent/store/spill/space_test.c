@@ -143,7 +143,7 @@ static void empty_segments_give_their_room_back_at_once(void **state)
 static void segments_in_which_all_is_over_go_by_themselves(void **state)
 {
 	struct fixture *f = *state;
-	uint64_t expiry_ms = clock_realtime_ms() + 500;
+	uint64_t expiry_ms = clock_realtime_ms() + 3000;
 	unsigned char *bytes = value_make(10000, 1, 1);
 	struct store_name name;
 
