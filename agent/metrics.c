@@ -73,6 +73,8 @@ TENANT_VALUE(entries, t->figures.entries)
 TENANT_VALUE(used_bytes, t->figures.used_bytes)
 TENANT_VALUE(limit_bytes, t->figures.limit_bytes)
 TENANT_VALUE(denied, t->report.denied)
+TENANT_VALUE(limited, t->report.limited)
+TENANT_VALUE(shadowed, t->report.shadowed)
 TENANT_VALUE(plain_bytes, t->report.plain_bytes)
 TENANT_VALUE(stored_bytes, t->report.stored_bytes)
 TENANT_VALUE(warming_is_running, t->report.warming)
@@ -148,6 +150,9 @@ static void tell_tenants(struct exposition *e)
 	of_tenants(e, "cache_stored_bytes_total", "counter", "Bytes of values written, as they are stored.",
 		   stored_bytes);
 	of_tenants(e, "tenant_denied_total", "counter", "Requests that the tenant's rules refused.", denied);
+	of_tenants(e, "tenant_limited_total", "counter", "Requests that a quota or rate limit refused.", limited);
+	of_tenants(e, "tenant_shadowed_total", "counter",
+		   "Times that a rate limit in shadow mode would have refused.", shadowed);
 	tell_evictions(e);
 	tell_warming(e);
 	tell_access_time(e);

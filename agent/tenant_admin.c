@@ -120,10 +120,10 @@ static int refuse_promises(const struct tenant_record *record, char *error, size
 
 	json_object_foreach((json_t *)quotas, name, limit)
 	{
-		if (strcmp(name, "memory_bytes") == 0)
+		if (strcmp(name, "storage_bytes") != 0 && strcmp(name, "cache_entries") != 0 &&
+		    strcmp(name, "active_sessions") != 0)
 			continue;
-		snprintf(error, error_len, "\"quotas\": %s is not enforced by this release; only memory_bytes is",
-			 name);
+		snprintf(error, error_len, "\"quotas\": %s is not enforced by this release", name);
 		return RSHM_E_INVALID;
 	}
 	if (!record->encryption)
@@ -488,7 +488,7 @@ static void delete_on_closed(void *context)
 	int status = a->stopping ? RSHM_E_CLOSED : tenant_create(&settings, &job->tenant);
 
 	if (status == RSHM_OK)
-		status = stores_number_tenant(a, job->id, &job->tenant->number, &job->tenant->shards);
+		status = live_tenant_number(a, job->tenant);
 	if (status < 0 ||
 	    !worker_erase_tenant(a->workers[live_tenant_worker(a, job->id)], job->tenant, erased_on_worker, job))
 		end(job, status < 0 ? status : RSHM_E_AGAIN,

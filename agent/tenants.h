@@ -33,6 +33,8 @@ bool live_tenants_offer(struct agent *agent, const char *id, const char *segment
 
 /* Which worker serves a tenant of the backend: its id alone decides, in every run. */
 uint32_t live_tenant_worker(const struct agent *agent, const char *id);
+/* Sets its numbers and shards. */
+int live_tenant_number(struct agent *agent, struct tenant *tenant);
 /* Is it one of ours, not of the configuration? */
 bool live_tenants_have(const struct agent *agent, const struct tenant *tenant);
 /* Opens its store when first asked for. NULL: that failed, `error` says why. */

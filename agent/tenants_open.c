@@ -21,14 +21,14 @@
 /* What a tenant's segment and settings are made from, as text; the caller's to free. */
 static char *essence_of(const struct tenant_record *record)
 {
-	const json_t *d = record->document;
-	json_t *part = json_pack("{s:O, s:O, s:O, s:O, s:O, s:O, s:O}", "token_required",
-				 json_object_get(d, "token_required"), "users", json_object_get(d, "users"), "groups",
-				 json_object_get(d, "groups"), "quotas", json_object_get(d, "quotas"), "cache",
-				 json_object_get(d, "cache"), "hot", json_object_get(d, "hot"), "policies",
-				 json_object_get(d, "policies"));
-	char *text = part ? json_dumps(part, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	static const char *const names[] = {"token_required", "users",    "groups", "quotas",
+					    "rate_limits",    "policies", "cache",  "hot"};
+	json_t *part = json_object();
+	char *text;
 
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		json_object_set(part, names[i], json_object_get(record->document, names[i]));
+	text = part ? json_dumps(part, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 	json_decref(part);
 	return text;
 }
@@ -123,6 +123,8 @@ static void prepare_on_thread(uv_work_t *work)
 	s->users = live->users;
 	s->groups = live->groups;
 	s->policies = json_object_get(live->document, "policies");
+	s->quotas = json_object_get(live->document, "quotas");
+	s->rate_limits = json_object_get(live->document, "rate_limits");
 	live->work_status = live->users && live->groups ? tenant_create(s, &live->made) : RSHM_E_NOMEM;
 }
 
@@ -148,10 +150,18 @@ static void open_on_worker(void *context, int status)
 	live_post(context, opened_on_arrival, status);
 }
 
+int live_tenant_number(struct agent *a, struct tenant *tenant)
+{
+	uint32_t shards;
+	int status = stores_number_tenant(a, TENANT_RESERVED_ID, &tenant->registry_number, &shards);
+
+	return status < 0 ? status : stores_number_tenant(a, tenant->id, &tenant->number, &tenant->shards);
+}
+
 static int order_open(struct live_tenant *live)
 {
 	struct agent *a = live->agent;
-	int status = stores_number_tenant(a, live->id, &live->tenant->number, &live->tenant->shards);
+	int status = live_tenant_number(a, live->tenant);
 
 	if (status < 0)
 		return status;

@@ -379,6 +379,8 @@ static void publish(struct attach *a)
 	process->channel = channel;
 	process->attaches++;
 	process->outage_since_ms = process->next_attempt_ms = process->next_locate_ms = 0;
+	a->handle->limited = rshm_load_relaxed(&channel->shared->shards[0].stop_hits) != UINT64_MAX ||
+			     rshm_load_relaxed(&channel->shared->shards[0].stop_bytes) != UINT64_MAX;
 	/* Pairs with the acquire in rt_look_begin(). */
 	rshm_store_release(&process->shards, (uintptr_t)channel->shared->shards);
 	rt_sight_publish(a->handle, a->sight);
@@ -469,8 +471,7 @@ static void drop_locked(riptide *handle, struct rt_channel *channel)
 	if (process->channel != channel)
 		return;
 	process->channel = NULL;
-	/* Pairs with the acquire in rt_look_begin(). */
-	rshm_store_release(&process->shards, (uintptr_t)process->private_shards);
+	rt_use_private_shards(handle);
 	rt_keep(handle, &channel->kept);
 	pthread_cond_broadcast(&process->changed);
 }

@@ -80,9 +80,16 @@ static inline void rt_look_end(const struct rt_look *look)
 	rt_leave(look->line);
 }
 
+/* May the thread go on reading by itself? Its own counters stand beside, in the same line. */
+static inline bool rt_look_has_credit(const struct rt_look *look)
+{
+	return rshm_load_relaxed(&look->shard->hits) < rshm_load_relaxed(&look->shard->stop_hits) &&
+	       rshm_load_relaxed(&look->shard->hit_bytes) < rshm_load_relaxed(&look->shard->stop_bytes);
+}
+
 static inline bool rt_look_can_see(const struct rt_look *look)
 {
-	return look->sight && look->sight->reader.segment;
+	return look->sight && look->sight->reader.segment && rt_look_has_credit(look);
 }
 
 /* Entries that take more than a look at the clock. */
@@ -136,7 +143,7 @@ static inline void rt_look_hit(const struct rt_look *look, const struct rshm_fou
 /* Turns what the ring said into what to do, counting misses (judge.c). */
 int rt_look_missed(const struct rt_look *look, enum rshm_outcome outcome);
 
-/* Ends a look for which there is no segment: the agent is asked, now and then, whether it has one (judge.c). */
+/* Ends a look for which there is no segment: the agent is asked, now and then, whether it has one; or no credit (judge.c). */
 int rt_look_blind(const struct rt_look *look);
 
 /* What there is to say of a hit (get.c). */

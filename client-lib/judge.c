@@ -48,7 +48,7 @@ int rt_look_missed(const struct rt_look *look, enum rshm_outcome outcome)
 
 int rt_look_blind(const struct rt_look *look)
 {
-	int status = look->sight ? RT_RELOCATE : RT_ASK;
+	int status = look->sight && !look->sight->reader.segment ? RT_RELOCATE : RT_ASK;
 
 	count(look, &look->shard->misses);
 	rt_look_end(look);

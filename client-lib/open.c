@@ -35,13 +35,25 @@ static void let_go_of_parents_channel(riptide *handle)
 	free(channel);
 }
 
+void rt_use_private_shards(riptide *handle)
+{
+	struct rt_process *process = handle->process;
+
+	for (unsigned int i = 0; i < RSHM_SHARDS; i++) {
+		rshm_store_relaxed(&process->private_shards[i].stop_hits, handle->limited ? 0 : UINT64_MAX);
+		rshm_store_relaxed(&process->private_shards[i].stop_bytes, UINT64_MAX);
+	}
+	/* Pairs with the acquire in rt_look_begin(). */
+	rshm_store_release(&process->shards, (uintptr_t)process->private_shards);
+}
+
 static void init_process(riptide *handle)
 {
 	struct rt_process *process = handle->process;
 	/* Zeroed mutexes are unlocked ones, and nobody waits for a zeroed condition. */
 	process->spin_average_ns = (uint64_t)handle->spin_us * 500;
 	let_go_of_parents_channel(handle);
-	rshm_store_release(&process->shards, (uintptr_t)process->private_shards);
+	rt_use_private_shards(handle);
 }
 
 int rt_process_setup(riptide *handle)

@@ -186,9 +186,13 @@ struct riptide {
 	char socket[108]; /* of sockaddr_un */
 	char tenant[RSHM_TENANT_MAX + 1];
 	char name[48];
+	bool limited; /* the tenant: who has no channel asks the agent */
 	/* the latest channel, for a child of fork() to let go of: it must close the parent's doorbell */
 	struct rt_channel *inherited;
 };
+
+/* Counts of this process begin to go to its own shards, for it has no channel. */
+void rt_use_private_shards(riptide *handle);
 
 /* Lock held. Waits for process->changed, at most until then. True: not for the time. */
 bool rt_process_wait(struct rt_process *process, uint64_t until_ms);

@@ -47,6 +47,55 @@ int riptide_validate_access(riptide *handle, const void *resource, size_t resour
 	return RIPTIDE_OK;
 }
 
+_Static_assert(sizeof(struct riptide_quota) == sizeof(struct rshm_quota), "the answer, as it comes");
+_Static_assert(sizeof(struct riptide_rate) == sizeof(struct rshm_rate), "the answer, as it comes");
+
+static int place_words(struct rt_call *call)
+{
+	if (call->answer.answer_len != sizeof(struct rshm_quota) || call->answer.metadata_len)
+		return RIPTIDE_EPROTOCOL;
+	call->body_to = call->context;
+	return RIPTIDE_OK;
+}
+
+int riptide_check_quota(riptide *handle, const char *name, uint64_t amount, enum riptide_quota_mode mode,
+			struct riptide_quota *ret_quota)
+{
+	struct riptide_quota quota;
+	struct rt_call call;
+	int status = rt_begin_key(handle, &call, "check_quota", RSHM_OP_CHECK_QUOTA, name, name ? strlen(name) : 0);
+
+	if (status < 0)
+		return status;
+	call.writes = mode != RIPTIDE_QUOTA_ASK;
+	call.change = mode;
+	call.operand = amount;
+	call.place = place_words;
+	call.context = &quota;
+	status = rt_call(handle, &call);
+	if (status == RIPTIDE_OK && ret_quota)
+		*ret_quota = quota;
+	return status;
+}
+
+_Static_assert(sizeof(struct rshm_rate) == sizeof(struct rshm_quota), "both are five words");
+
+int riptide_rate(riptide *handle, const char *name, struct riptide_rate *ret_rate)
+{
+	struct riptide_rate rate;
+	struct rt_call call;
+	int status = rt_begin_key(handle, &call, "rate", RSHM_OP_RATE, name, name ? strlen(name) : 0);
+
+	if (status < 0)
+		return status;
+	call.place = place_words;
+	call.context = &rate;
+	status = rt_call(handle, &call);
+	if (status == RIPTIDE_OK && ret_rate)
+		*ret_rate = rate;
+	return status;
+}
+
 /* Takes the document, or the reason of a refusal, out of the answer. */
 static int take_answer(riptide *handle, const char *verb, uint16_t op, const unsigned char *answer, size_t length,
 		       char **ret_json)

@@ -182,6 +182,8 @@ void rshm_channel_format(void *object, const struct rshm_header *header, uint64_
 	channel->header.layout_minor = RSHM_LAYOUT_MINOR;
 	channel->header.object_size = sizeof(*channel);
 	channel->channel_id = channel_id;
+	for (unsigned int i = 0; i < RSHM_SHARDS; i++)
+		channel->shards[i].stop_hits = channel->shards[i].stop_bytes = UINT64_MAX;
 	rshm_store_release32(&channel->armed, 1);
 }
 

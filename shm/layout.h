@@ -19,7 +19,7 @@
 
 #include "shm/msg.h"
 
-#define RSHM_LAYOUT_MAJOR 2u
+#define RSHM_LAYOUT_MAJOR 3u
 #define RSHM_LAYOUT_MINOR 0u
 #define RSHM_LINE 64u   /* bytes of a cache line */
 #define RSHM_PAGE 4096u /* every object is a multiple of it */
@@ -354,15 +354,29 @@ struct rshm_batch_item {
 };
 _Static_assert(sizeof(struct rshm_batch_item) == 32, "batch item");
 
+/* Answer of RSHM_OP_CHECK_QUOTA. */
+struct rshm_quota {
+	uint64_t allowed, has_limit, limit;
+	uint64_t use; /* before what was asked */
+	uint64_t retry_after_ms;
+};
+
+/* Answer of RSHM_OP_RATE. */
+struct rshm_rate {
+	uint64_t limited, limit, remaining, retry_after_ms, reset_after_ms;
+};
+
 /* A thread's own counters: written by one thread, drained by the agent. */
 struct rshm_shard {
-	uint64_t hits, hit_bytes, misses, stale, expired, retries, sampled;
-	uint64_t absent; /* of the misses: found to be one without asking the agent */
+	uint64_t hits, hit_bytes, misses, stale, expired;
+	uint64_t absent;                /* of the misses: found to be one without asking the agent */
+	uint64_t stop_hits, stop_bytes; /* agent: at so many hits, or bytes of them, the reader asks it instead */
 	uint32_t latency[RSHM_LATENCY_CLASSES];
 	uint64_t touch_next; /* touches ever noted */
 	uint64_t access_next;
 	uint64_t accesses[RSHM_ACCESSES]; /* positions of sampled reads, whether touched before or not */
-	uint64_t reserved1[6];
+	uint64_t retries, sampled;
+	uint64_t reserved1[4];
 	uint64_t touches[RSHM_TOUCHES]; /* positions */
 };
 _Static_assert(sizeof(struct rshm_shard) == 1024, "shard");

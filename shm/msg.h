@@ -77,7 +77,9 @@ enum rshm_op {
 	RSHM_OP_WARM_PREFIX = 20,       /* the same for all keys that begin with the key */
 	RSHM_OP_CHECK_ACCESS =
 		100, /* may the caller do what? key: resource, value: action; the answer's version: 1 = yes, its value: the rule */
-	RSHM_OP_WARM = 19, /* batch of keys to bring into shared memory; the answer: see warm in serve/ */
+	RSHM_OP_CHECK_QUOTA = 101, /* key: name, operand: amount, change: 0 ask, 1 consume, 2 release */
+	RSHM_OP_RATE = 102,        /* key: operations_per_minute, operations or bytes */
+	RSHM_OP_WARM = 19,         /* batch of keys to bring into shared memory; the answer: see warm in serve/ */
 };
 
 /* Operations of the control socket (SP REQ/REP bodies). 200-299; the answer carries the same number. */
@@ -166,6 +168,7 @@ enum rshm_policy {
 #define RSHM_KEY_MAX 65535u      /* bytes; 1 is the least */
 #define RSHM_METADATA_MAX 65535u /* bytes, encoded */
 #define RSHM_BATCH_MAX 65536u    /* items of one submission */
+#define RSHM_QUOTA_NAME_MAX 48u  /* characters of a quota's name */
 #define RSHM_TENANT_MAX 64u      /* characters of a tenant id */
 
 #endif

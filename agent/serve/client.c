@@ -88,6 +88,8 @@ void client_drop(struct client *client, const char *why)
 			    client->tenant->tenant->id, why);
 	}
 	figures_drain_client(client);
+	for (unsigned int i = 0; i < RSHM_SHARDS; i++)
+		budget_credit(client, i, true);
 	client->dropped = true;
 	worker->totals.ended_channels++;
 	worker->client_count--;
@@ -205,6 +207,7 @@ static int make_channel(struct client *client)
 	memcpy(header.boot_id, env->hot->boot_id, sizeof(header.boot_id));
 	rshm_channel_format(client->map.base, &header, client->channel_id);
 	client->channel = client->map.base;
+	budget_begin_client(client);
 	status = send_channel(client->fd, fd);
 	close(fd);
 	return status;

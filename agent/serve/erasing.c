@@ -2,7 +2,7 @@
  * erasing.c - everything that a backend and this worker's disk tier hold of a tenant goes.
  *
  *	what the journal has accepted is stored ─▶ another generation is in force: from then on nobody finds the rest ─▶
- *	entries, tags and sessions of all older generations ─▶ dictionaries ─▶ noted as swept ─▶ the disk tier
+ *	entries, tags and sessions of all older generations ─▶ dictionaries ─▶ noted as swept ─▶ the disk tier ─▶ what was counted
  *
  * May be begun anew at any point, by any agent: what is gone is not met again. What remains is the tenant's namespace with the
  * number of its generation, so that a tenant of the same id never meets what a forgotten journal still writes.
@@ -14,11 +14,13 @@
  *	force here up to the one before that which is now; none if that is the same: then the sweep is still to come
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "agent/base/clock.h"
 #include "agent/serve/serve_priv.h"
 #include "agent/serve/walk.h"
 #include "agent/store/dictionary.h"
+#include "agent/tenant/record.h"
 
 #define WALK_MS (24u * 3600 * 1000) /* of a whole generation; each request has its own deadline */
 #define REQUEST_MS 5000u
@@ -29,6 +31,7 @@ struct erasing {
 	struct walk walk; /* first */
 	struct worker *worker;
 	struct store_name name;
+	uint32_t registry_number;
 	struct store_request request;
 	uint64_t generation, generations; /* being erased, in force */
 	size_t space;
@@ -54,11 +57,11 @@ static void end(struct erasing *e, int status)
 	free(e);
 }
 
-static void ask(struct erasing *e, enum store_op op, store_done_fn *done)
+static void ask(struct erasing *e, enum store_op op, store_done_fn *done, const struct store_name *name)
 {
 	e->request = (struct store_request){
 		.op = op,
-		.name = e->name,
+		.name = *name,
 		.deadline_ms = clock_monotonic_ms() + REQUEST_MS,
 		.done = done,
 		.context = e,
@@ -137,13 +140,33 @@ static void erase(struct erasing *e, uint64_t generation, char space)
 
 /* ---- the steps --------------------------------------------------------------------------------------------------- */
 
-static void swept_on_noted(struct store_request *request)
+static void account_on_removed(struct store_request *request)
 {
 	struct erasing *e = request->context;
 
-	if (request->status == RSHM_OK && e->worker->spill)
+	end(e, request->status < 0 ? request->status : RSHM_OK);
+}
+
+static void swept_on_noted(struct store_request *request)
+{
+	struct erasing *e = request->context;
+	struct store_name account = {
+		.tenant = TENANT_RESERVED_ID,
+		.tenant_number = e->registry_number,
+		.shards = 1,
+		.generation = 1,
+		.space = ACCOUNT_SPACE,
+		.key = e->name.tenant,
+		.key_len = strlen(e->name.tenant),
+	};
+
+	if (request->status < 0) {
+		end(e, request->status);
+		return;
+	}
+	if (e->worker->spill)
 		spill_remove_generations(e->worker->spill, e->name.tenant_number, UINT64_MAX);
-	end(e, request->status);
+	ask(e, STORE_DELETE, account_on_removed, &account);
 }
 
 static void next_space(struct erasing *e)
@@ -159,7 +182,7 @@ static void next_space(struct erasing *e)
 	else if (e->generation == e->generations && e->space == 0)
 		erase(e, 1, DICTIONARY_SPACE);
 	else
-		ask(e, STORE_SWEPT, swept_on_noted);
+		ask(e, STORE_SWEPT, swept_on_noted, &e->name);
 }
 
 static void generation_on_made(struct store_request *request)
@@ -183,7 +206,7 @@ static void journal_on_flushed(struct store_request *request)
 	if (request->status < 0)
 		end(e, request->status);
 	else
-		ask(e, e->rest_done ? STORE_GENERATION : STORE_NEXT_GENERATION, generation_on_made);
+		ask(e, e->rest_done ? STORE_GENERATION : STORE_NEXT_GENERATION, generation_on_made, &e->name);
 }
 
 void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_erased_fn *done, void *context)
@@ -197,9 +220,10 @@ void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_er
 	}
 	e->worker = worker;
 	e->name = entry_store_name(tenant);
+	e->registry_number = tenant->registry_number;
 	e->done = done;
 	e->context = context;
-	ask(e, STORE_FLUSH, journal_on_flushed);
+	ask(e, STORE_FLUSH, journal_on_flushed, &e->name);
 }
 
 void erasing_rest_begin(struct worker *worker, const struct tenant *tenant, uint64_t generation,
@@ -216,5 +240,5 @@ void erasing_rest_begin(struct worker *worker, const struct tenant *tenant, uint
 	e->generation = generation;
 	e->rest_done = done;
 	e->context = context;
-	ask(e, STORE_FLUSH, journal_on_flushed);
+	ask(e, STORE_FLUSH, journal_on_flushed, &e->name);
 }

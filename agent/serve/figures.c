@@ -12,6 +12,7 @@
 #include "agent/cache/tags.h"
 #include "agent/serve/serve_priv.h"
 
+#define IDLE_CREDITS_MS 1000u    /* credits that nobody used for so long are taken back */
 #define READS_PER_MS_MAX 100000u /* of one shard: 10 ns a read */
 
 static bool shard_is_quiet(const struct rshm_shard *shard, const struct rshm_seen *seen)
@@ -74,9 +75,14 @@ void figures_drain_client(struct client *client)
 		const struct rshm_shard *shard = &client->channel->shards[i];
 		struct rshm_drained drained;
 
-		if (shard_is_quiet(shard, &client->seen[i]))
+		if (shard_is_quiet(shard, &client->seen[i])) {
+			if (now_ms - client->credits[i].active_ms > IDLE_CREDITS_MS)
+				budget_credit(client, i, true);
 			continue;
+		}
 		rshm_drain(shard, &client->seen[i], most, &drained);
+		client->credits[i].active_ms = now_ms;
+		budget_credit(client, i, false);
 		add_counts(&client->tenant->counts, &drained);
 		add_counts(&client->counts, &drained);
 		client->counts.misses += drained.misses;
@@ -160,7 +166,9 @@ static void report_tenant(const struct serve_tenant *tenant, struct tenant_repor
 {
 	const struct space *space = &tenant->space;
 	struct hot_figures hot;
+	uint64_t limited, shadowed;
 
+	budget_figures(tenant, &limited, &shadowed);
 	*ret = (struct tenant_report){
 		.generation = space->generation,
 		.unswept_generations = space->generation ? space->generation - 1 - space->swept : 0,
@@ -169,6 +177,8 @@ static void report_tenant(const struct serve_tenant *tenant, struct tenant_repor
 		.spilled = tenant->counts.spilled,
 		.restored = tenant->counts.restored,
 		.denied = tenant->counts.denied,
+		.limited = limited,
+		.shadowed = shadowed,
 		.dictionary_sets = tenant->counts.dictionary_sets,
 		.operations_per_second_milli = figures_rate(tenant),
 		.hit_ns_mean = histogram_mean(&tenant->hit_ns),

@@ -160,6 +160,8 @@ static const char *name_of(uint16_t op)
 		[RSHM_OP_WARM] = "warm",
 		[RSHM_OP_WARM_PREFIX] = "warm_prefix",
 		[RSHM_OP_CHECK_ACCESS] = "check_access",
+		[RSHM_OP_CHECK_QUOTA] = "check_quota",
+		[RSHM_OP_RATE] = "rate",
 	};
 
 	return op < sizeof(names) / sizeof(names[0]) && names[op] ? names[op] : "of no name";
@@ -239,6 +241,7 @@ bool request_answer(struct slot *slot, const struct rshm_answer *head, const voi
 		request_fail(slot, RSHM_E_AGAIN);
 		return false;
 	}
+	budget_charge_answer(slot->client->tenant, total);
 	write_parts(slot, metadata, metadata_len, value, first);
 	answer.answer_len = (uint32_t)total;
 	answer.metadata_len = (uint32_t)metadata_len;
@@ -360,7 +363,7 @@ static bool changes_something(uint16_t op)
 	}
 }
 
-static void dispatch(struct slot *slot)
+void request_dispatch(struct slot *slot)
 {
 	switch (slot->request.op) {
 	case RSHM_OP_GET:
@@ -412,6 +415,10 @@ static void dispatch(struct slot *slot)
 	case RSHM_OP_CHECK_ACCESS:
 		access_execute(slot);
 		break;
+	case RSHM_OP_CHECK_QUOTA:
+	case RSHM_OP_RATE:
+		quota_execute(slot);
+		break;
 	case RSHM_OP_PING:
 	case RSHM_OP_STATS:
 	case RSHM_OP_LOCATE:
@@ -432,8 +439,8 @@ static void execute(struct slot *slot)
 		request_refuse(slot, RSHM_E_DENIED, "the token is for reading alone");
 		return;
 	}
-	if (access_permits(slot))
-		dispatch(slot);
+	if (access_permits(slot) && budget_admit(slot))
+		request_dispatch(slot);
 }
 
 /* ---- taking ------------------------------------------------------------------------------------------------- */

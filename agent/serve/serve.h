@@ -205,7 +205,9 @@ struct tenant_report {
 	uint64_t plain_bytes, stored_bytes;       /* of values written, before and after compression */
 	uint64_t spilled, restored;               /* evicted entries that went to the disk tier, and came back */
 	uint64_t denied;                          /* requests and items that the tenant's rules refused */
-	uint64_t dictionary_sets;                 /* values written that took a dictionary */
+	uint64_t limited;                         /* requests that a quota or rate refused */
+	uint64_t shadowed;        /* times that something was drawn which only the shadow mode let pass */
+	uint64_t dictionary_sets; /* values written that took a dictionary */
 	uint64_t operations_per_second_milli;
 	uint64_t hit_ns_mean, hit_ns_p50, hit_ns_p95, hit_ns_p99;
 	uint64_t tags_known;

@@ -13,6 +13,7 @@
 #include "agent/coherence/revalidate.h"
 #include "agent/serve/pace.h"
 #include "agent/serve/serve.h"
+#include "agent/tenant/account.h"
 #include "shm/channel.h"
 #include "shm/touch.h"
 
@@ -266,6 +267,7 @@ struct serve_tenant {
 	struct evictions *evictions;
 	uint64_t puts_undrained;
 	struct accesses *accesses;
+	struct budget *budget;         /* NULL: nothing is limited */
 	struct tenant_report snapshot; /* under worker->lock */
 };
 
@@ -296,7 +298,15 @@ struct slot {
 	struct batch *batch;
 	struct loading_op loading; /* a fetch that waits for its turn to load */
 	uint64_t began_ns;
-	uint64_t piece_ms; /* when the last piece came or went */
+	uint64_t piece_ms;        /* when the last piece came or went */
+	struct slot *parked_next; /* waits for quotas */
+	struct rshm_quota quota;  /* what came of a question for one */
+};
+
+/* How far a shard's reader may go; the same stands in the shard, where the reader can write. */
+struct credit {
+	uint64_t stop_hits, stop_bytes;
+	uint64_t active_ms; /* when it was last seen to read */
 };
 
 struct client {
@@ -326,6 +336,7 @@ struct client {
 	struct loading_owner loading;
 	struct slot slots[RSHM_SLOTS];
 	struct rshm_seen seen[RSHM_SHARDS];
+	struct credit credits[RSHM_SHARDS]; /* of a tenant with limits */
 	uint64_t drained_ms;
 };
 
@@ -461,6 +472,8 @@ uint32_t request_serve(struct client *client, uint32_t requests, uint32_t bytes)
 bool request_answer(struct slot *slot, const struct rshm_answer *head, const void *metadata, size_t metadata_len,
 		    const void *value, size_t value_len);
 void request_fail(struct slot *slot, int status);
+/* Does what the request wants; it may. */
+void request_dispatch(struct slot *slot);
 /* The same with a text for people, of which the caller's library takes what fits one piece. `text` may be NULL. */
 void request_refuse(struct slot *slot, int status, const char *text);
 /* Staging memory of a slot, bounded per worker and tenant; NULL beyond. */
@@ -475,6 +488,43 @@ bool access_permits(struct slot *slot);
 bool access_permits_item(struct slot *slot, const void *key, size_t key_len);
 /* RSHM_OP_CHECK_ACCESS */
 void access_execute(struct slot *slot);
+
+/* budget.c: rates and quotas. All do nothing where nothing is limited. */
+int budget_create(struct serve_tenant *tenant);
+/* It is quiet, or the store is closed. */
+void budget_destroy(struct serve_tenant *tenant);
+/* Takes what the request costs. False: it was refused, or waits and goes on later through request_dispatch(). */
+bool budget_admit(struct slot *slot);
+/* The request waits for a round of the shared account; then quota_answer(). The tenant has limits. */
+void budget_wait(struct slot *slot);
+void budget_charge_answer(struct serve_tenant *tenant, uint64_t bytes);
+/* Before the client has its channel. */
+void budget_begin_client(struct client *client);
+/* A shard was drained, or is idle: moves where its reader has to stop. */
+void budget_credit(struct client *client, unsigned int shard, bool idle);
+void budget_tick(struct serve_tenant *tenant, uint64_t now_ms);
+/* Answers who waits, lets nobody in any more, and gives back what is left. */
+void budget_stop(struct serve_tenant *tenant, bool give_back);
+bool budget_is_quiet(const struct serve_tenant *tenant);
+void budget_figures(const struct serve_tenant *tenant, uint64_t *ret_limited, uint64_t *ret_shadowed);
+struct budget_state {
+	uint64_t limit, use; /* use: of all hosts, with what they have drawn, when this one last drew */
+	uint64_t have;       /* drawn by this host and not used */
+	uint64_t retry_ms;
+	struct rate_answer rate; /* of a rate */
+};
+void budget_state(const struct serve_tenant *tenant, enum account_kind kind, struct budget_state *ret);
+bool budget_take(struct serve_tenant *tenant, enum account_kind kind, uint64_t amount);
+void budget_give(struct serve_tenant *tenant, enum account_kind kind, uint64_t amount);
+
+/* op_quota.c: RSHM_OP_CHECK_QUOTA, RSHM_OP_RATE */
+void quota_execute(struct slot *slot);
+/* What it takes out of the purses; adds to `cost`. */
+void quota_cost(const struct slot *slot, uint64_t cost[ACCOUNT_KINDS]);
+/* In a round: does what the slot asks of a named quota. May be called again on the account that another agent changed. */
+void quota_apply(struct slot *slot, struct account *account, const struct account_limits *limits);
+/* After it. `status`: of the backend. */
+void quota_answer(struct slot *slot, int status);
 
 /* op_fetch.c */
 void fetch_execute(struct slot *slot);

@@ -211,6 +211,7 @@ static void tick_on_timer(uv_timer_t *timer)
 			continue;
 		space_tick(&worker->tenants[i]->space, now_ms);
 		dictionaries_tick(worker->tenants[i], now_ms);
+		budget_tick(worker->tenants[i], now_ms);
 		warming_tick(worker->tenants[i], now_ms);
 	}
 	if (!worker->stopping)
@@ -282,9 +283,11 @@ static void close_all(struct worker *worker)
 	uv_timer_stop(&worker->timer);
 	uv_timer_stop(&worker->tick);
 	figures_publish(worker);
-	for (size_t i = 0; i < worker->tenant_count; i++)
+	for (size_t i = 0; i < worker->tenant_count; i++) {
 		while (worker->tenants[i]->clients)
 			client_drop(worker->tenants[i]->clients, NULL);
+		budget_stop(worker->tenants[i], false);
+	}
 	for (size_t i = 0; i < worker->tenant_count; i++)
 		space_stop(&worker->tenants[i]->space);
 	worker->tenants_open = worker->tenant_count;

@@ -15,6 +15,7 @@
 #include "agent/base/assert.h"
 #include "agent/base/text.h"
 #include "agent/tenant/access_policy.h"
+#include "agent/tenant/account.h"
 #include "agent/tenant/tenant.h"
 
 #define GENERATED_CHARACTERS 20u /* of 32: 100 bits */
@@ -256,6 +257,7 @@ static const struct member {
 	{"groups", check_people, true, true, "[]"},
 	{"token_required", check_bool, true, true, "false"},
 	{"quotas", check_quotas, true, true, NULL},
+	{"rate_limits", account_check_rate_limits, true, true, "{}"},
 	{"policies", check_policies, true, true, "[]"},
 	{"cache", check_cache, true, true, "{}"},
 	{"settings", check_settings, true, true, "{}"},

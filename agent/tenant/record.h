@@ -2,7 +2,7 @@
  * record.h - what is known of a tenant that was created while agents ran: one JSON document in the backend.
  *
  *	id, name, owner {id, name, email, organization}, plan, status, status_reason, isolation, encryption, hot,
- *	users, groups, token_required, quotas {name: integer}, policies [rule], cache {default_ttl_seconds, write_mode, eviction_policy, stale_policy},
+ *	users, groups, token_required, quotas {name: integer}, rate_limits {name: limit}, policies [rule], cache {default_ttl_seconds, write_mode, eviction_policy, stale_policy},
  *	settings {anything}, tokens, created_ms, updated_ms
  *
  * Whoever creates or changes a tenant gives some of these members; the agent checks each, fills in the others, and refuses

@@ -105,6 +105,8 @@ int tenant_create(const struct tenant_settings *settings, struct tenant **ret)
 	free(scratch);
 	if (status == RSHM_OK)
 		status = build_policy(settings, tenant);
+	if (status == RSHM_OK && settings->quotas)
+		status = account_limits_create(settings->quotas, settings->rate_limits, &tenant->limits);
 	if (status < 0)
 		tenant_destroy(&tenant);
 	else
@@ -123,6 +125,7 @@ void tenant_destroy(struct tenant **tenant)
 	free(t->groups);
 	free(t->members);
 	access_policy_destroy(&t->policy);
+	account_limits_destroy(&t->limits);
 	free(t);
 }
 

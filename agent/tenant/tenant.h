@@ -15,6 +15,7 @@
 
 #include "agent/cache/policy.h"
 #include "agent/tenant/access_policy.h"
+#include "agent/tenant/account.h"
 #include "shm/msg.h"
 
 #define TENANT_OVERFLOW_UID 65534u /* what foreign uids read as across user namespaces: refused always */
@@ -30,11 +31,13 @@ struct tenant {
 	uint32_t ttl_jitter_percent;
 	enum rshm_policy stale_policy;
 	uint64_t stale_limit_ms;
-	bool write_behind;            /* writes that do not say how are acknowledged from the journal */
-	enum hot_policy eviction;     /* at start; changed live in the tenant's tier */
-	uint32_t negatives_max;       /* remembered absences */
-	bool cold;                    /* its processes map no segment: every read passes the agent */
-	struct access_policy *policy; /* NULL: there are no rules */
+	bool write_behind;             /* writes that do not say how are acknowledged from the journal */
+	enum hot_policy eviction;      /* at start; changed live in the tenant's tier */
+	uint32_t negatives_max;        /* remembered absences */
+	bool cold;                     /* its processes map no segment: every read passes the agent */
+	struct access_policy *policy;  /* NULL: there are no rules */
+	struct account_limits *limits; /* NULL: nothing of what is drawn is limited */
+	uint32_t registry_number;      /* of the reserved tenant in the embedded store */
 	uid_t *users;
 	size_t user_count;
 	gid_t *groups;
@@ -59,7 +62,8 @@ struct tenant_settings {
 	enum hot_policy eviction;
 	uint32_t negatives_max;
 	bool cold;
-	const json_t *policies; /* rules; NULL: none */
+	const json_t *policies;             /* rules; NULL: none */
+	const json_t *quotas, *rate_limits; /* of the record; NULL: none */
 };
 
 /*

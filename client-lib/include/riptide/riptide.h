@@ -430,6 +430,36 @@ struct riptide_access {
 int riptide_validate_access(riptide *handle, const void *resource, size_t resource_length, const char *action,
 			    struct riptide_access *ret_access);
 
+/* ---- quotas and rates ------------------------------------------------------------------------------------------ */
+
+enum riptide_quota_mode { RIPTIDE_QUOTA_ASK, RIPTIDE_QUOTA_CONSUME, RIPTIDE_QUOTA_RELEASE };
+
+struct riptide_quota {
+	uint64_t allowed;   /* 1: it fits, and with RIPTIDE_QUOTA_CONSUME was taken; 0 */
+	uint64_t has_limit; /* 0: nothing limits it */
+	uint64_t limit;
+	uint64_t use;            /* of all hosts, before what was asked */
+	uint64_t retry_after_ms; /* 0: not known, or it passed */
+};
+
+/*
+ * Asks for `amount` of one of the tenant's quotas ("memory_bytes", "operations_per_minute", "data_transfer_bytes", or a name of
+ * the tenant's own), takes it, or gives it back. All or nothing; true for all hosts together. RIPTIDE_OK is an answer, not a
+ * yes. RIPTIDE_EAGAIN: the backend, where it is counted, is away.
+ */
+int riptide_check_quota(riptide *handle, const char *name, uint64_t amount, enum riptide_quota_mode mode,
+			struct riptide_quota *ret_quota);
+
+struct riptide_rate {
+	uint64_t limited; /* 1: nothing passes now */
+	uint64_t limit;   /* the most that passes at once; UINT64_MAX: it is not limited */
+	uint64_t remaining;
+	uint64_t retry_after_ms, reset_after_ms; /* until something passes; until `remaining` is `limit` */
+};
+
+/* How much of "operations_per_minute", "operations" or "bytes" is left to the tenant now. Takes nothing. */
+int riptide_rate(riptide *handle, const char *name, struct riptide_rate *ret_rate);
+
 /* ---- tenants, for administrators ------------------------------------------------------------------------------- */
 
 /*
