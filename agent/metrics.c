@@ -75,6 +75,7 @@ TENANT_VALUE(limit_bytes, t->figures.limit_bytes)
 TENANT_VALUE(denied, t->report.denied)
 TENANT_VALUE(limited, t->report.limited)
 TENANT_VALUE(shadowed, t->report.shadowed)
+TENANT_VALUE(alerts, t->report.alerts)
 TENANT_VALUE(plain_bytes, t->report.plain_bytes)
 TENANT_VALUE(stored_bytes, t->report.stored_bytes)
 TENANT_VALUE(warming_is_running, t->report.warming)
@@ -151,6 +152,7 @@ static void tell_tenants(struct exposition *e)
 		   stored_bytes);
 	of_tenants(e, "tenant_denied_total", "counter", "Requests that the tenant's rules refused.", denied);
 	of_tenants(e, "tenant_limited_total", "counter", "Requests that a quota or rate limit refused.", limited);
+	of_tenants(e, "tenant_quota_alerts_total", "counter", "Times that 90 % of a quota came to be used.", alerts);
 	of_tenants(e, "tenant_shadowed_total", "counter",
 		   "Times that a rate limit in shadow mode would have refused.", shadowed);
 	tell_evictions(e);

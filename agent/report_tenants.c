@@ -68,6 +68,7 @@ static void add_tenant_report(json_t *entry, const struct tenant_report *r)
 	json_object_set_new(entry, "eviction_policy", json_string(policy_name(r->eviction)));
 	json_object_set_new(entry, "negative_entries", json_integer(number(r->negatives)));
 	json_object_set_new(entry, "tags_known", json_integer(number(r->tags_known)));
+	json_object_set_new(entry, "quota_alerts", json_integer(number(r->alerts)));
 	json_object_set_new(entry, "limited", json_integer(number(r->limited)));
 	json_object_set_new(entry, "shadowed", json_integer(number(r->shadowed)));
 	json_object_set_new(entry, "denied", json_integer(number(r->denied)));

@@ -26,18 +26,21 @@
 #include "agent/tenant/account.h"
 #include "agent/tenant/record.h"
 
-#define SLICES 20u       /* of a burst */
-#define CREDITS 8u       /* a shard's credits are this part of a slice */
-#define ATTEMPTS 16u     /* against other agents that change the account */
-#define REQUEST_MS 1500u /* for each step at the backend */
-#define PARKED_MAX 4096u /* slots that wait; further ones are told to retry */
-#define CREDIT_MS 1u     /* between two drains of a client that reads through its channel */
-#define AWAY_MS 1000u    /* between two tries while the backend is away */
+#define SLICES 20u        /* of a burst */
+#define CREDITS 8u        /* a shard's credits are this part of a slice */
+#define ATTEMPTS 16u      /* against other agents that change the account */
+#define REQUEST_MS 1500u  /* for each step at the backend */
+#define PARKED_MAX 4096u  /* slots that wait; further ones are told to retry */
+#define CREDIT_MS 1u      /* between two drains of a client that reads through its channel */
+#define ALERT_PERCENT 90u /* of a quota: the operator is told */
+#define ALERT_LOW_PERCENT 80u
+#define AWAY_MS 1000u /* between two tries while the backend is away */
 
 struct purse {
 	int64_t have;
 	uint64_t slice, use;     /* use: of all, when it was last drawn */
 	uint64_t empty_until_ms; /* monotonic: nothing will be drawn before; RATE_NEVER */
+	bool is_high;            /* nearly all is used, and that was told */
 };
 
 enum budget_step { BUDGET_IDLE, BUDGET_READING, BUDGET_WRITING };
@@ -58,6 +61,7 @@ struct budget {
 	struct slot *parked, **parked_last;
 	struct envelope_buffer envelope;
 	struct store_request request;
+	uint64_t alerts;            /* counts quotas that came to be nearly used up */
 	uint64_t limited, shadowed; /* counts requests refused, and draws that only the shadow mode let pass */
 };
 
@@ -384,6 +388,34 @@ static void begin_round(struct budget *b)
 	store_submit(b->tenant->worker->store, &b->request);
 }
 
+void budget_alert(struct serve_tenant *tenant, const char *name, uint64_t use, uint64_t limit)
+{
+	tenant->budget->alerts++;
+	log_warn("serve", "tenant %s: %u %% of its %s are used: %" PRIu64 " of %" PRIu64, tenant->tenant->id,
+		 ALERT_PERCENT, name, use, limit);
+}
+
+uint64_t budget_alert_level(uint64_t limit)
+{
+	/* In this order: nothing overflows, and small limits have a level, too. */
+	return limit - limit / (100 / (100 - ALERT_PERCENT));
+}
+
+/* Told once, and again when it was clearly less meanwhile. */
+static void watch_use(struct budget *b, enum account_kind kind)
+{
+	struct purse *purse = &b->purses[kind];
+	uint64_t limit = account_limit(b->limits, kind), use = b->draw.use[kind] + b->draw.granted[kind];
+
+	if (purse->is_high && use < limit / 100 * ALERT_LOW_PERCENT)
+		purse->is_high = false;
+	/* A slice of a small limit is much of it, and not used yet. */
+	if (purse->is_high || use < budget_alert_level(limit) || limit < 100)
+		return;
+	purse->is_high = true;
+	budget_alert(b->tenant, account_kind_name(kind), use, limit);
+}
+
 static void fill_purses(struct budget *b)
 {
 	uint64_t now_ms = clock_monotonic_ms();
@@ -396,6 +428,9 @@ static void fill_purses(struct budget *b)
 			continue;
 		purse->have += (int64_t)b->draw.granted[kind] - (int64_t)b->back[kind];
 		purse->use = b->draw.use[kind];
+		/* Rate limits are there to be reached; quotas are not. */
+		if (kind == ACCOUNT_PER_MINUTE || kind == ACCOUNT_TRANSFER)
+			watch_use(b, (enum account_kind)kind);
 		b->shadowed += b->draw.shadowed[kind];
 		purse->empty_until_ms = b->draw.granted[kind] >= b->draw.wanted[kind] ? 0
 					: retry_ms == RATE_NEVER                      ? RATE_NEVER
@@ -646,10 +681,13 @@ bool budget_is_quiet(const struct serve_tenant *tenant)
 	return !b || (b->step == BUDGET_IDLE && !b->parked && (!b->closing || b->has_returned));
 }
 
-void budget_figures(const struct serve_tenant *tenant, uint64_t *ret_limited, uint64_t *ret_shadowed)
+struct budget_figures budget_figures(const struct serve_tenant *tenant)
 {
-	*ret_limited = tenant->budget ? tenant->budget->limited : 0;
-	*ret_shadowed = tenant->budget ? tenant->budget->shadowed : 0;
+	const struct budget *b = tenant->budget;
+
+	if (!b)
+		return (struct budget_figures){0};
+	return (struct budget_figures){.limited = b->limited, .shadowed = b->shadowed, .alerts = b->alerts};
 }
 
 bool budget_take(struct serve_tenant *tenant, enum account_kind kind, uint64_t amount)

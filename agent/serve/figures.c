@@ -166,9 +166,8 @@ static void report_tenant(const struct serve_tenant *tenant, struct tenant_repor
 {
 	const struct space *space = &tenant->space;
 	struct hot_figures hot;
-	uint64_t limited, shadowed;
+	struct budget_figures budget = budget_figures(tenant);
 
-	budget_figures(tenant, &limited, &shadowed);
 	*ret = (struct tenant_report){
 		.generation = space->generation,
 		.unswept_generations = space->generation ? space->generation - 1 - space->swept : 0,
@@ -177,8 +176,9 @@ static void report_tenant(const struct serve_tenant *tenant, struct tenant_repor
 		.spilled = tenant->counts.spilled,
 		.restored = tenant->counts.restored,
 		.denied = tenant->counts.denied,
-		.limited = limited,
-		.shadowed = shadowed,
+		.limited = budget.limited,
+		.shadowed = budget.shadowed,
+		.alerts = budget.alerts,
 		.dictionary_sets = tenant->counts.dictionary_sets,
 		.operations_per_second_milli = figures_rate(tenant),
 		.hit_ns_mean = histogram_mean(&tenant->hit_ns),

@@ -109,6 +109,19 @@ static void answer_rate(struct slot *slot, enum account_kind kind)
 	answer(slot, &rate, sizeof(rate));
 }
 
+/* A quota of the application's own. */
+static void answer_named(struct slot *slot)
+{
+	const struct rshm_quota *quota = &slot->quota;
+	uint64_t level = budget_alert_level(quota->limit), now = quota->use + slot->request.operand;
+	char name[RSHM_QUOTA_NAME_MAX + 1];
+
+	if (slot->request.change == ACCOUNT_CONSUME && quota->allowed && quota->use < level && now >= level &&
+	    has_name(slot, name))
+		budget_alert(slot->client->tenant, name, now, quota->limit);
+	answer(slot, quota, sizeof(*quota));
+}
+
 void quota_answer(struct slot *slot, int status)
 {
 	enum account_kind kind = slot->request.op == RSHM_OP_RATE ? kind_of(slot, ACCOUNT_BYTES) : quota_kind(slot);
@@ -120,7 +133,7 @@ void quota_answer(struct slot *slot, int status)
 	else if (status < 0)
 		request_refuse(slot, RSHM_E_AGAIN, "the backend, where the quota is counted, does not answer");
 	else
-		answer(slot, &slot->quota, sizeof(slot->quota));
+		answer_named(slot);
 }
 
 static void answer_memory(struct slot *slot)

@@ -207,6 +207,7 @@ struct tenant_report {
 	uint64_t denied;                          /* requests and items that the tenant's rules refused */
 	uint64_t limited;                         /* requests that a quota or rate refused */
 	uint64_t shadowed;        /* times that something was drawn which only the shadow mode let pass */
+	uint64_t alerts;          /* times that 90 % of a quota came to be used */
 	uint64_t dictionary_sets; /* values written that took a dictionary */
 	uint64_t operations_per_second_milli;
 	uint64_t hit_ns_mean, hit_ns_p50, hit_ns_p95, hit_ns_p99;

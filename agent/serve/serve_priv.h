@@ -506,7 +506,13 @@ void budget_tick(struct serve_tenant *tenant, uint64_t now_ms);
 /* Answers who waits, lets nobody in any more, and gives back what is left. */
 void budget_stop(struct serve_tenant *tenant, bool give_back);
 bool budget_is_quiet(const struct serve_tenant *tenant);
-void budget_figures(const struct serve_tenant *tenant, uint64_t *ret_limited, uint64_t *ret_shadowed);
+struct budget_figures {
+	uint64_t limited, shadowed, alerts;
+};
+/* So much of a quota is used that the operator is told, and telling him. */
+uint64_t budget_alert_level(uint64_t limit);
+void budget_alert(struct serve_tenant *tenant, const char *name, uint64_t use, uint64_t limit);
+struct budget_figures budget_figures(const struct serve_tenant *tenant);
 struct budget_state {
 	uint64_t limit, use; /* use: of all hosts, with what they have drawn, when this one last drew */
 	uint64_t have;       /* drawn by this host and not used */

@@ -158,6 +158,27 @@ static void shadow_mode_refuses_nothing_and_counts(void **state)
 	riptide_close(&handle);
 }
 
+static void operators_are_told_once_when_a_quota_is_nearly_used_up(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	riptide *handle;
+
+	create(&f->agent, "acme", "\"quotas\": {\"data_transfer_bytes\": 100000, \"crawls\": 10}");
+	handle = open_tenant(&f->agent, "acme");
+	assert_int_equal(quota(handle, "data_transfer_bytes", 50000, RIPTIDE_QUOTA_CONSUME).allowed, 1);
+	e2e_pause_ms(600);
+	assert_int_equal(metric(f, "tenant_quota_alerts_total"), 0);
+	assert_int_equal(quota(handle, "data_transfer_bytes", 42000, RIPTIDE_QUOTA_CONSUME).allowed, 1);
+	assert_int_equal(quota(handle, "data_transfer_bytes", 1000, RIPTIDE_QUOTA_CONSUME).allowed, 1);
+	e2e_pause_ms(600);
+	assert_int_equal(metric(f, "tenant_quota_alerts_total"), 1);
+	for (int i = 0; i < 12; i++)
+		(void)quota(handle, "crawls", 1, RIPTIDE_QUOTA_CONSUME);
+	e2e_pause_ms(600);
+	assert_int_equal(metric(f, "tenant_quota_alerts_total"), 2);
+	riptide_close(&handle);
+}
+
 /* ---- asked by applications ---------------------------------------------------------------------------------------------- */
 
 static void quotas_of_ones_own_are_shared_by_all_processes(void **state)
@@ -429,6 +450,114 @@ static void without_the_server_each_host_counts_alone(void **state)
 	riptide_close(&handle);
 }
 
+/* ---- changes under load ------------------------------------------------------------------------------------------------------ */
+
+/* Reads, writes, batches and questions until it is told to stop; errors are of no interest, wrong values are. */
+static int hammer(void *context)
+{
+	const struct share *share = context;
+	struct riptide_options options = {
+		.size = sizeof(options), .socket = share->agent->socket, .tenant = "acme", .timeout_ms = 300};
+	struct riptide_item items[20];
+	char key[8] = "k0";
+
+	memset(items, 0, sizeof(items));
+	for (int i = 0; i < 20; i++)
+		items[i] = (struct riptide_item){.key = key, .key_length = 2, .value = "v", .value_length = 1};
+	for (uint64_t i = 0; e2e_now_ms() < share->until_ms; i++) {
+		struct riptide_quota ignored;
+		struct riptide_info info;
+		riptide *handle;
+		char value[8];
+		size_t length;
+
+		if (riptide_open(&options, &handle) != RIPTIDE_OK) {
+			riptide_close(&handle);
+			e2e_pause_ms(5);
+			continue;
+		}
+		for (int n = 0; n < 200 && e2e_now_ms() < share->until_ms; n++) {
+			key[1] = (char)('0' + n % 10);
+			if (riptide_get_into(handle, key, 2, value, sizeof(value), &length, &info) == RIPTIDE_OK &&
+			    (length != 1 || value[0] != 'v'))
+				return 3;
+			if (n % 3 == 0)
+				(void)riptide_set(handle, key, 2, "v", 1, NULL, NULL);
+			if (n % 7 == 0)
+				(void)riptide_set_batch(handle, items, 20);
+			if (n % 5 == 0)
+				(void)riptide_check_quota(handle, n % 2 ? "crawls" : "operations_per_minute", 1,
+							  (enum riptide_quota_mode)(n % 3), &ignored);
+		}
+		riptide_close(&handle);
+		share->passed[share->number]++;
+	}
+	return 0;
+}
+
+static void limits_change_tenants_and_clients_come_and_go_under_load(void **state)
+{
+	static const char *const changes[] = {
+		"{\"quotas\": {\"operations_per_minute\": 50, \"crawls\": 3}}",
+		"{\"quotas\": {\"operations_per_minute\": 100000, \"crawls\": 100}, \"rate_limits\": {\"bytes\": "
+		"{\"limit\": 1000}}}",
+		"{\"quotas\": {}, \"rate_limits\": {}}",
+		"{\"rate_limits\": {\"operations\": {\"limit\": 5000, \"period_seconds\": 1}}}",
+		"{\"quotas\": {\"data_transfer_bytes\": 1}}",
+	};
+	struct fixture *f = both_fixture(state);
+	uint64_t *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct share share = {.agent = &f->agent, .passed = shared, .until_ms = e2e_now_ms() + 6000};
+	struct share shares[6];
+	pid_t pids[6];
+
+	create(&f->agent, "acme", "\"quotas\": {\"operations_per_minute\": 500, \"crawls\": 3}");
+	for (int i = 0; i < 6; i++) {
+		shares[i] = share;
+		shares[i].number = i;
+		pids[i] = e2e_fork(hammer, &shares[i]);
+	}
+	for (uint32_t round = 0; e2e_now_ms() < share.until_ms; round++) {
+		e2e_pause_ms(60);
+		switch (round % 4) {
+		case 0:
+			(void)TENANT(&f->agent, UPDATE, "acme", changes[round / 4 % 5]);
+			break;
+		case 1:
+			(void)TENANT(&f->agent, SUSPEND, "acme", NULL);
+			break;
+		case 2:
+			(void)TENANT(&f->agent, RESUME, "acme", NULL);
+			break;
+		default:
+			/* In the middle of whatever it does. */
+			kill(pids[round / 4 % 6], SIGKILL);
+			(void)waitpid(pids[round / 4 % 6], NULL, 0);
+			pids[round / 4 % 6] = e2e_fork(hammer, &shares[round / 4 % 6]);
+			if (round % 16 == 15) {
+				(void)TENANT(&f->agent, DELETE, "acme", NULL);
+				(void)TENANT(&f->agent, CREATE, NULL,
+					     "{\"id\": \"acme\", \"quotas\": {\"operations_per_minute\": 500}}");
+			}
+		}
+	}
+	for (int i = 0; i < 6; i++)
+		assert_int_equal(e2e_join(pids[i], 20000), 0);
+	assert_true(shared[0] + shared[1] + shared[2] + shared[3] + shared[4] + shared[5] > 0);
+	/* The agent is there, and the tenant is as it is told to be. */
+	(void)TENANT(&f->agent, CREATE, NULL, "{\"id\": \"acme\"}");
+	assert_done(TENANT(&f->agent, UPDATE, "acme", "{\"quotas\": {\"crawls\": 2}, \"rate_limits\": {}}"));
+	assert_done(TENANT(&f->agent, RESUME, "acme", NULL));
+	{
+		riptide *handle = open_tenant(&f->agent, "acme");
+
+		assert_int_equal(e2e_put(handle, "k", "v"), RIPTIDE_OK);
+		assert_true(quota(handle, "crawls", 0, RIPTIDE_QUOTA_ASK).has_limit);
+		riptide_close(&handle);
+	}
+	munmap(shared, 4096);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -436,6 +565,7 @@ int main(void)
 		BOTH_STORES(a_batch_passes_whole_or_not),
 		BOTH_STORES(bytes_are_counted_both_ways),
 		BOTH_STORES(shadow_mode_refuses_nothing_and_counts),
+		BOTH_STORES(operators_are_told_once_when_a_quota_is_nearly_used_up),
 		BOTH_STORES(quotas_of_ones_own_are_shared_by_all_processes),
 		BOTH_STORES(one_operation_a_minute_is_one),
 		BOTH_STORES(eight_readers_together_stay_within_the_limit),
@@ -443,6 +573,7 @@ int main(void)
 		BOTH_STORES(a_killed_agent_gives_no_fresh_burst),
 		BOTH_STORES(two_agents_share_one_limit),
 		BOTH_STORES(without_the_server_each_host_counts_alone),
+		BOTH_STORES(limits_change_tenants_and_clients_come_and_go_under_load),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
