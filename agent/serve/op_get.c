@@ -133,7 +133,8 @@ static int decode(struct entry_op *op, const struct envelope_view *view)
 
 static void loaded(struct entry_op *op, int status)
 {
-	if (status == RSHM_E_CORRUPT || status == RSHM_E_FORMAT || status == RSHM_E_NODICT || status == RSHM_E_NOKEY) {
+	if (status == RSHM_E_CORRUPT || status == RSHM_E_FORMAT || status == RSHM_E_NODICT ||
+	    status == RSHM_E_NOKEY) {
 		static struct log_limit limit = LOG_LIMIT(5, 10000);
 		const char *why = "damaged";
 
