@@ -41,6 +41,7 @@ SAME_ERROR(PROTOCOL);
 SAME_ERROR(SYSTEM);
 SAME_ERROR(FULL);
 SAME_ERROR(NODICT);
+SAME_ERROR(NOKEY);
 
 enum category {
 	NONE,
@@ -108,6 +109,7 @@ static const char categories[][15] = {
 	CODE(RIPTIDE_ESYSTEM, 0, GENERIC, "a system call failed")                                       \
 	CODE(RIPTIDE_EFULL, 0, FILESYSTEM, "the store has no room left")                                \
 	CODE(RIPTIDE_ENODICT, 0, COMPRESSION, "the dictionary of the stored entry is not there")        \
+	CODE(RIPTIDE_ENOKEY, 0, CONFIGURATION, "the agent does not have the key of the stored entry")   \
 	CODE(0, 0, GENERIC, "unknown error")
 
 struct code {

@@ -48,6 +48,7 @@ enum rshm_status {
 	RSHM_E_SYSTEM = -43,   /* a system call failed where it must not; the text says which */
 	RSHM_E_FULL = -44,     /* the store has no room left (disk full, map size, maxmemory) */
 	RSHM_E_NODICT = -45,   /* a stored entry was compressed with a dictionary that is not known here */
+	RSHM_E_NOKEY = -46,    /* a stored entry is encrypted, and its key is not known here */
 };
 
 /* Operations of a request channel. 1-99 data, 100-199 reserved for tags, sessions and quotas. */

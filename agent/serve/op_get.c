@@ -133,7 +133,8 @@ static int decode(struct entry_op *op, const struct envelope_view *view)
 
 static void loaded(struct entry_op *op, int status)
 {
-	if (status == RSHM_E_CORRUPT || status == RSHM_E_FORMAT || status == RSHM_E_NODICT) {
+	if (status == RSHM_E_CORRUPT || status == RSHM_E_FORMAT || status == RSHM_E_NODICT ||
+	    status == RSHM_E_NOKEY) {
 		static struct log_limit limit = LOG_LIMIT(5, 10000);
 		const char *why = "damaged";
 
@@ -141,6 +142,8 @@ static void loaded(struct entry_op *op, int status)
 			why = "written by a newer version";
 		else if (status == RSHM_E_NODICT)
 			why = "the backend does not have its dictionary";
+		else if (status == RSHM_E_NOKEY)
+			why = "encrypted, and its key is not known here";
 		log_limited(&limit, LOG_LEVEL_ERROR, "serve",
 			    "tenant %s: a stored entry is refused: %s; delete or rewrite the key",
 			    op->tenant->tenant->id, why);

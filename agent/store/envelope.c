@@ -27,7 +27,7 @@
 #include "agent/store/dictionary.h"
 #include "shm/msg.h"
 
-#define ENVELOPE_FLAGS_KNOWN ENVELOPE_FLAG_TOMBSTONE
+#define ENVELOPE_FLAGS_KNOWN (ENVELOPE_FLAG_TOMBSTONE | ENVELOPE_FLAG_SEALED)
 #define ENVELOPE_LZ4_RATIO 255u                 /* lz4 cannot do better */
 #define ENVELOPE_COVERED ENVELOPE_OFFSET_EXPIRY /* bytes of the head that the checksum covers */
 
@@ -42,7 +42,7 @@ struct envelope_wire {
 };
 _Static_assert(offsetof(struct envelope_wire, format) == 4, "format");
 _Static_assert(offsetof(struct envelope_wire, algorithm) == 5, "algorithm");
-_Static_assert(offsetof(struct envelope_wire, flags) == 6, "flags");
+_Static_assert(offsetof(struct envelope_wire, flags) == ENVELOPE_OFFSET_FLAGS, "flags");
 _Static_assert(offsetof(struct envelope_wire, version) == ENVELOPE_OFFSET_VERSION, "version");
 _Static_assert(offsetof(struct envelope_wire, created_ms) == ENVELOPE_OFFSET_CREATED, "created");
 _Static_assert(offsetof(struct envelope_wire, plain_size) == 24, "plain size");
@@ -151,7 +151,7 @@ static void copy_bytes(void *to, const void *from, size_t length)
 
 static int check_input(const struct envelope_input *input)
 {
-	if (input->key_len == 0 || (input->flags & ~ENVELOPE_FLAGS_KNOWN) != 0)
+	if (input->key_len == 0 || (input->flags & ~ENVELOPE_FLAG_TOMBSTONE) != 0)
 		return RSHM_E_INVALID;
 	if (input->key_len > RSHM_KEY_MAX || input->metadata_len > RSHM_METADATA_MAX ||
 	    input->value_len > ENVELOPE_VALUE_MAX || input->tag_count > ENVELOPE_TAGS_MAX)
@@ -240,6 +240,22 @@ void envelope_set_expiry(void *bytes, uint64_t now_ms, uint64_t expiry_ms)
 	memcpy((unsigned char *)bytes + ENVELOPE_OFFSET_BUCKET, &bucket, sizeof bucket);
 }
 
+void envelope_set_flags(void *bytes, uint16_t flags)
+{
+	uint16_t wire = htole16(flags);
+
+	memcpy((unsigned char *)bytes + ENVELOPE_OFFSET_FLAGS, &wire, sizeof wire);
+}
+
+void envelope_set_checksum(void *bytes, size_t length)
+{
+	uint64_t checksum;
+
+	must(length >= ENVELOPE_HEAD_BYTES);
+	checksum = htole64(envelope_checksum(bytes, length));
+	memcpy((unsigned char *)bytes + ENVELOPE_OFFSET_CHECKSUM, &checksum, sizeof checksum);
+}
+
 /* ---- reading one -------------------------------------------------------------------------------------------- */
 
 /* The rules that bind the two sizes, as far as the head alone tells. */
@@ -272,7 +288,7 @@ int envelope_peek_head(const void *bytes, size_t length, struct envelope_head *r
 	    wire.algorithm > ENVELOPE_ZSTD || (wire.dictionary_id != 0 && wire.algorithm != ENVELOPE_ZSTD) ||
 	    wire.tag_count > ENVELOPE_TAGS_MAX || wire.reserved != 0)
 		return RSHM_E_FORMAT;
-	if (wire.key_len == 0 || !sizes_agree(&wire))
+	if (wire.key_len == 0 || !sizes_agree(&wire) || (wire.flags & ENVELOPE_FLAGS_KNOWN) == ENVELOPE_FLAGS_KNOWN)
 		return RSHM_E_CORRUPT;
 	*ret = (struct envelope_head){
 		.version = wire.version,
@@ -301,13 +317,17 @@ size_t envelope_key_offset(const struct envelope_head *head)
 
 size_t envelope_length(const struct envelope_head *head)
 {
-	return envelope_key_offset(head) + head->key_len + head->metadata_len + head->stored_size;
+	size_t box = head->flags & ENVELOPE_FLAG_SEALED ? ENVELOPE_BOX_BYTES : 0;
+
+	return envelope_key_offset(head) + head->key_len + box + head->metadata_len + head->stored_size;
 }
 
-int envelope_open(const void *bytes, size_t length, const void *key, size_t key_len, struct envelope_view *ret)
+/* Sealed or not. */
+static int open_any(const void *bytes, size_t length, const void *key, size_t key_len, struct envelope_view *ret)
 {
-	const unsigned char *found_key;
+	const unsigned char *found_key, *behind_key;
 	struct envelope_head head;
+	bool is_sealed;
 	int status = envelope_peek_head(bytes, length, &head);
 
 	if (status < 0)
@@ -317,13 +337,42 @@ int envelope_open(const void *bytes, size_t length, const void *key, size_t key_
 	found_key = (const unsigned char *)bytes + envelope_key_offset(&head);
 	if (key != NULL && (head.key_len != key_len || memcmp(found_key, key, key_len) != 0))
 		return RSHM_E_CORRUPT;
+	is_sealed = (head.flags & ENVELOPE_FLAG_SEALED) != 0;
+	behind_key = found_key + head.key_len;
 	*ret = (struct envelope_view){
 		.head = head,
 		.tag_epochs = (const unsigned char *)bytes + ENVELOPE_HEAD_BYTES,
 		.key = found_key,
-		.metadata = found_key + head.key_len,
-		.payload = found_key + head.key_len + head.metadata_len,
+		.box = is_sealed ? behind_key : NULL,
+		.metadata = behind_key + (is_sealed ? ENVELOPE_BOX_BYTES : 0),
 	};
+	ret->payload = (const unsigned char *)ret->metadata + head.metadata_len;
+	return RSHM_OK;
+}
+
+int envelope_open(const void *bytes, size_t length, const void *key, size_t key_len, struct envelope_view *ret)
+{
+	struct envelope_view view;
+	int status = open_any(bytes, length, key, key_len, &view);
+
+	if (status < 0)
+		return status;
+	if (view.box != NULL)
+		return RSHM_E_NOKEY;
+	*ret = view;
+	return RSHM_OK;
+}
+
+int envelope_open_sealed(const void *bytes, size_t length, const void *key, size_t key_len, struct envelope_view *ret)
+{
+	struct envelope_view view;
+	int status = open_any(bytes, length, key, key_len, &view);
+
+	if (status < 0)
+		return status;
+	if (view.box == NULL)
+		return RSHM_E_INVALID;
+	*ret = view;
 	return RSHM_OK;
 }
 

@@ -12,6 +12,13 @@
  *	64 checksum u64
  *	72 tag epochs u64 each, key, metadata, payload
  *
+ * With ENVELOPE_FLAG_SEALED the end is instead:
+ *
+ *	   tag epochs u64 each, key, box (key id u32 | nonce 24 bytes | MAC 16 bytes), sealed (metadata, payload)
+ *
+ * All sizes in the head stay those of the plain one. seal.h makes it and opens it; a program that does not know the
+ * flag answers RSHM_E_FORMAT.
+ *
  * Little-endian. The checksum covers everything but expiry and expiry bucket, which a touch rewrites in
  * place: XXH3-64 of what follows the head, seeded with the XXH3-64 of the first 48 bytes. It guards against
  * rot, not malice. A Lua script compares two versions by the reversed bytes of GETRANGE: 64 bits do not fit
@@ -42,6 +49,13 @@ struct dictionary;
 
 /* `flags` */
 #define ENVELOPE_FLAG_TOMBSTONE 0x1u /* the key was deleted; kept so that no older write comes back */
+#define ENVELOPE_FLAG_SEALED 0x2u /* metadata and payload are encrypted; never with a tombstone, which has neither */
+
+/* What stands between the key and the sealed bytes. */
+#define ENVELOPE_BOX_KEY_ID 0u /* u32 */
+#define ENVELOPE_BOX_NONCE 4u
+#define ENVELOPE_BOX_MAC 28u
+#define ENVELOPE_BOX_BYTES 44u
 
 #define ENVELOPE_VALUE_MAX (64u << 20) /* bytes; what max_entry_size may be at most */
 #define ENVELOPE_THRESHOLD_DEFAULT 1024u
@@ -123,6 +137,7 @@ struct envelope_view {
 	const void *key;
 	const void *metadata;
 	const void *payload; /* head.stored_size bytes, as stored */
+	const void *box;     /* envelope_open_sealed(): ENVELOPE_BOX_BYTES; otherwise NULL */
 	/* envelope_open() leaves NULL; set by whoever wants the payload of an entry whose head.dictionary_id is not 0. */
 	const struct dictionary *dictionary;
 };
@@ -155,15 +170,29 @@ int envelope_peek_head(const void *bytes, size_t length, struct envelope_head *r
 /* Where the key begins: what stands before it has this many bytes. */
 size_t envelope_key_offset(const struct envelope_head *head);
 
-/* Length of the whole envelope that has this head, in bytes. */
+/* Length of the whole envelope that has this head, in bytes; a sealed one has ENVELOPE_BOX_BYTES more than when it was plain. */
 size_t envelope_length(const struct envelope_head *head);
 
 /*
  * Checks a whole envelope: lengths, checksum, and that it is the one of `key` (NULL: of any). `bytes` must
  * stay while the view is used. RSHM_E_CORRUPT (truncated, too long, damaged, of another key), RSHM_E_FORMAT
- * (of a newer program).
+ * (of a newer program), RSHM_E_NOKEY (sound, but sealed: nobody takes sealed bytes for plain ones; seal_open()).
  */
 int envelope_open(const void *bytes, size_t length, const void *key, size_t key_len, struct envelope_view *ret);
+
+/*
+ * For seal.c: the same of a sealed envelope, whose metadata and payload the view shows as they are stored. RSHM_E_INVALID:
+ * it is not sealed.
+ */
+int envelope_open_sealed(const void *bytes, size_t length, const void *key, size_t key_len,
+			 struct envelope_view *ret);
+
+/*
+ * For seal.c, the two steps that end the making of an envelope whose head was copied from another one: the flags, and, when
+ * all of the `length` bytes stand, the checksum.
+ */
+void envelope_set_flags(void *bytes, uint16_t flags);
+void envelope_set_checksum(void *bytes, size_t length);
 
 /* The tag epoch at `index`, less than head.tag_count. */
 uint64_t envelope_tag_epoch(const struct envelope_view *view, size_t index);

@@ -31,8 +31,9 @@
 #define RECORD_HEAD 16u
 /* 64 KiB less the page header of LMDB, so that a chunk fills 16 pages and not one byte of a 17th. */
 #define RECORD_CHUNK 65520u
-#define RECORD_ENVELOPE_MAX \
-	((size_t)ENVELOPE_HEAD_BYTES + 8 * ENVELOPE_TAGS_MAX + RSHM_KEY_MAX + RSHM_METADATA_MAX + ENVELOPE_VALUE_MAX)
+#define RECORD_ENVELOPE_MAX                                                                        \
+	((size_t)ENVELOPE_HEAD_BYTES + 8 * ENVELOPE_TAGS_MAX + RSHM_KEY_MAX + ENVELOPE_BOX_BYTES + \
+	 RSHM_METADATA_MAX + ENVELOPE_VALUE_MAX)
 
 enum record_kind {
 	RECORD_WHOLE = 1,

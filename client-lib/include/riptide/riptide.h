@@ -62,6 +62,7 @@ extern "C" {
 #define RIPTIDE_ESYSTEM (-43)   /* a system call failed; riptide_last_error() says which */
 #define RIPTIDE_EFULL (-44)     /* the store has no room left */
 #define RIPTIDE_ENODICT (-45)   /* the stored entry was compressed with a dictionary that is not there */
+#define RIPTIDE_ENOKEY (-46)    /* the stored entry is encrypted, and the agent does not have its key */
 
 typedef struct riptide riptide;
 
