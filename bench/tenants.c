@@ -153,6 +153,108 @@ static void use_in_turn(uint32_t count, riptide **handles)
 					.note = note});
 }
 
+/* ---- limits -------------------------------------------------------------------------------------------------------- */
+
+#define BATCH 1000u
+#define ROUNDS 201u
+
+static riptide *open_hot(const char *id)
+{
+	struct riptide_options options = {
+		.size = sizeof(options), .socket = agent->socket, .tenant = id, .timeout_ms = 20000};
+	struct riptide_info info = {.flags = 0};
+	char value[VALUE];
+	riptide *handle;
+	size_t length;
+
+	memset(value, 'v', sizeof(value));
+	bench_ok(riptide_open(&options, &handle), "riptide_open");
+	bench_ok(riptide_set(handle, "key", 3, value, sizeof(value), NULL, NULL), "riptide_set");
+	for (int i = 0; i < 1000 && !(info.flags & RIPTIDE_HOT); i++) {
+		bench_ok(riptide_get_into(handle, "key", 3, value, sizeof(value), &length, &info),
+			 "riptide_get_into");
+		bench_pause_us(1000);
+	}
+	bench_need(info.flags & RIPTIDE_HOT, "a hot entry");
+	return handle;
+}
+
+static double read_batch_ns(riptide *handle, uint64_t *hot)
+{
+	uint64_t began = bench_tick();
+
+	for (uint32_t i = 0; i < BATCH; i++) {
+		struct riptide_info info;
+		char value[VALUE];
+		size_t length;
+
+		bench_ok(riptide_get_into(handle, "key", 3, value, sizeof(value), &length, &info),
+			 "riptide_get_into");
+		*hot += (info.flags & RIPTIDE_HOT) != 0;
+	}
+	return bench_span_ns(began, bench_tick()) / BATCH;
+}
+
+/* A tenant whose reads are counted against a limit that it does not reach, beside one without, in turn. */
+static void measure_metering(void)
+{
+	double limited_ns[ROUNDS], free_ns[ROUNDS], ratios[ROUNDS];
+	uint64_t limited_hot = 0, free_hot = 0;
+	riptide *limited, *unlimited;
+	char note[120];
+
+	bench_ok(riptide_tenant_create(
+			 admin, "{\"id\": \"limited\", \"rate_limits\": {\"operations\": {\"limit\": 100000000000}}}",
+			 NULL),
+		 "riptide_tenant_create");
+	bench_ok(riptide_tenant_create(admin, "{\"id\": \"free\"}", NULL), "riptide_tenant_create");
+	limited = open_hot("limited");
+	unlimited = open_hot("free");
+	/* Credits come at the next drain. */
+	bench_pause_us(500000);
+	for (uint32_t i = 0; i < ROUNDS; i++) {
+		limited_ns[i] = read_batch_ns(limited, &limited_hot);
+		free_ns[i] = read_batch_ns(unlimited, &free_hot);
+		ratios[i] = limited_ns[i] / free_ns[i];
+	}
+	snprintf(note, sizeof(note), "%.1f %% of the reads hot, without a limit %.1f %%",
+		 100.0 * (double)limited_hot / ((double)BATCH * ROUNDS),
+		 100.0 * (double)free_hot / ((double)BATCH * ROUNDS));
+	bench_print(&(struct bench_row){.figure = "hot get of a tenant with a limit, median",
+					.unit = BENCH_NS,
+					.ours = bench_median(limited_ns, ROUNDS),
+					.peer_name = "without one",
+					.peer = bench_median(free_ns, ROUNDS),
+					.ratio = bench_median(ratios, ROUNDS),
+					.note = note});
+	riptide_close(&limited);
+	riptide_close(&unlimited);
+}
+
+static void measure_asking(void)
+{
+	riptide *handle = open_hot("limited");
+	double check[ROUNDS], access[ROUNDS];
+
+	for (uint32_t i = 0; i < ROUNDS; i++) {
+		struct riptide_access may;
+		struct riptide_quota quota;
+		uint64_t began = bench_now_ns();
+
+		bench_ok(riptide_check_quota(handle, "memory_bytes", 1024, RIPTIDE_QUOTA_ASK, &quota),
+			 "riptide_check_quota");
+		check[i] = (double)(bench_now_ns() - began);
+		began = bench_now_ns();
+		bench_ok(riptide_validate_access(handle, "key", 3, "read", &may), "riptide_validate_access");
+		access[i] = (double)(bench_now_ns() - began);
+	}
+	bench_print(&(struct bench_row){
+		.figure = "quota check, median", .unit = BENCH_NS, .ours = bench_median(check, ROUNDS)});
+	bench_print(&(struct bench_row){
+		.figure = "access check, median", .unit = BENCH_NS, .ours = bench_median(access, ROUNDS)});
+	riptide_close(&handle);
+}
+
 int main(void)
 {
 	static const char *const settings[] = {
@@ -178,6 +280,8 @@ int main(void)
 	list_all(created);
 	attach_some(attached, handles, ns);
 	use_in_turn(attached, handles);
+	measure_metering();
+	measure_asking();
 	for (uint32_t i = 0; i < attached; i++)
 		riptide_close(&handles[i]);
 	riptide_close(&admin);
