@@ -140,7 +140,9 @@ struct config {
 		bool enabled;
 		uint32_t max_tenants;
 		enum config_isolation isolation_level;
-		char *administrators; /* a group's name; empty: none */
+		uint64_t default_memory_bytes, default_data_transfer_bytes; /* 0: none */
+		uint32_t default_operations_per_minute;                     /* the same */
+		char *administrators;                                       /* a group's name; empty: none */
 		uint64_t idle_seconds;
 	} tenancy;
 	struct {

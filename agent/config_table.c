@@ -254,6 +254,13 @@ static const struct config_option options[] = {
 	{FIELD(tenancy, administrators), .type = CONFIG_KEY_PART, .initial = "", RANGE(0, 64),
 	 .help = "A group whose members may create and change tenants, besides root and the agent's own user. Who "
 		 "belongs to it is looked up when the agent starts."},
+	{FIELD(tenancy, default_memory_bytes), .type = CONFIG_SIZE, .initial = "0", RANGE(0, 16 * T),
+	 .help = "The quota memory_bytes of a created tenant that has none of its own and is not of the plan custom. "
+		 "0: none."},
+	{FIELD(tenancy, default_operations_per_minute), .type = CONFIG_COUNT, .initial = "0", RANGE(0, 4000000000),
+	 .help = "The same of operations_per_minute."},
+	{FIELD(tenancy, default_data_transfer_bytes), .type = CONFIG_SIZE, .initial = "0", RANGE(0, 1024 * T),
+	 .help = "The same of data_transfer_bytes, in a calendar month."},
 	{FIELD(tenancy, idle_seconds), .type = CONFIG_SECONDS, .initial = "600", RANGE(1, 30 * DAY),
 	 .help = "A created tenant that no process uses gives its shared memory back after this time."},
 

@@ -147,19 +147,44 @@ static void insert_on_done(void *context, int status, struct tenant_record *reco
 	end_with(job, described(record));
 }
 
-static void create(struct job *job)
+/* What the configuration gives a tenant that says nothing. `quotas` goes with it: to json_decref(). */
+static struct tenant_defaults defaults_of(const struct job *job, json_t **ret_quotas)
 {
 	const struct config *c = job->agent->config;
 	struct tenant_defaults defaults = {
 		.isolation = (enum tenant_isolation)c->tenancy.isolation_level,
 		.user = job->user,
 	};
+	const struct {
+		const char *name;
+		uint64_t value;
+	} quotas[] = {
+		{"memory_bytes", c->tenancy.default_memory_bytes},
+		{"operations_per_minute", c->tenancy.default_operations_per_minute},
+		{"data_transfer_bytes", c->tenancy.default_data_transfer_bytes},
+	};
+
+	*ret_quotas = json_object();
+	for (size_t i = 0; i < sizeof(quotas) / sizeof(quotas[0]); i++)
+		if (quotas[i].value)
+			json_object_set_new(*ret_quotas, quotas[i].name, json_integer((json_int_t)quotas[i].value));
+	for (int plan = 0; plan < TENANT_PLANS; plan++)
+		defaults.quotas[plan] = plan == TENANT_CUSTOM ? NULL : *ret_quotas;
+	return defaults;
+}
+
+static void create(struct job *job)
+{
+	const struct config *c = job->agent->config;
+	json_t *quotas;
+	struct tenant_defaults defaults = defaults_of(job, &quotas);
 	struct tenant_record *record;
 	struct registry *registry;
 	char error[400];
 	int status = tenant_record_create(job->text ? job->text : "{}", job->text ? job->text_len : 2, &defaults,
 					  clock_realtime_ms(), &record, error, sizeof(error));
 
+	json_decref(quotas);
 	if (status == RSHM_OK) {
 		status = refuse_promises(record, error, sizeof(error));
 		if (status < 0)
@@ -360,6 +385,18 @@ static int with_tokens(struct job *job, const struct tenant_record *record, stru
 	return status;
 }
 
+static int updated_record(struct job *job, const struct tenant_record *record, struct tenant_record **ret,
+			  char *error, size_t error_len)
+{
+	json_t *quotas;
+	struct tenant_defaults defaults = defaults_of(job, &quotas);
+	int status = tenant_record_update(record, job->text ? job->text : "{}", job->text ? job->text_len : 2,
+					  &defaults, clock_realtime_ms(), ret, error, error_len);
+
+	json_decref(quotas);
+	return status;
+}
+
 static int changed_record(struct job *job, const struct tenant_record *record, struct tenant_record **ret,
 			  char *error, size_t error_len)
 {
@@ -369,8 +406,7 @@ static int changed_record(struct job *job, const struct tenant_record *record, s
 		return refuse(error, error_len, "the tenant is being deleted");
 	switch (job->op) {
 	case RSHM_CONTROL_TENANT_UPDATE:
-		return tenant_record_update(record, job->text ? job->text : "{}", job->text ? job->text_len : 2,
-					    now_ms, ret, error, error_len);
+		return updated_record(job, record, ret, error, error_len);
 	case RSHM_CONTROL_TENANT_SUSPEND:
 		return tenant_record_set_status(record, TENANT_SUSPENDED, reason_of(job), now_ms, ret);
 	case RSHM_CONTROL_TENANT_DISABLE:

@@ -503,8 +503,9 @@ int tenant_record_create(const char *json, size_t length, const struct tenant_de
 	return finish(document, status, 0, ret, error, error_len);
 }
 
-int tenant_record_update(const struct tenant_record *record, const char *json, size_t length, uint64_t now_ms,
-			 struct tenant_record **ret, char *error, size_t error_len)
+int tenant_record_update(const struct tenant_record *record, const char *json, size_t length,
+			 const struct tenant_defaults *defaults, uint64_t now_ms, struct tenant_record **ret,
+			 char *error, size_t error_len)
 {
 	json_t *given, *document;
 	int status = parse_given(json, length, &given, error, error_len);
@@ -513,6 +514,11 @@ int tenant_record_update(const struct tenant_record *record, const char *json, s
 		return status;
 	document = json_deep_copy(record->document);
 	status = document ? take_given(given, true, document, error, error_len) : RSHM_E_NOMEM;
+	if (status == RSHM_OK && !json_object_get(document, "plan"))
+		status = put(document, "plan", json_string(plan_names[TENANT_FREE]));
+	/* It took what it had back: then those of the plan are its own again. */
+	if (status == RSHM_OK && !json_object_get(document, "quotas"))
+		status = fill_quotas(document, defaults, error, error_len);
 	if (status == RSHM_OK)
 		status = fill_plain(document);
 	if (status == RSHM_OK)

@@ -72,8 +72,9 @@ int tenant_record_decode(const char *id, const void *bytes, size_t length, struc
  * The record with the members that `json` gives instead of its own, whole members each; null gives a member its default. Not
  * to be changed so: id, status, created_ms and the like. Errors as tenant_record_create().
  */
-int tenant_record_update(const struct tenant_record *record, const char *json, size_t length, uint64_t now_ms,
-			 struct tenant_record **ret, char *error, size_t error_len);
+int tenant_record_update(const struct tenant_record *record, const char *json, size_t length,
+			 const struct tenant_defaults *defaults, uint64_t now_ms, struct tenant_record **ret,
+			 char *error, size_t error_len);
 
 /* The record with another status. `reason` may be NULL; more than TENANT_TEXT_MAX bytes are cut. RSHM_E_NOMEM. */
 int tenant_record_set_status(const struct tenant_record *record, enum tenant_status status, const char *reason,

@@ -19,6 +19,7 @@ static const char *const *both_settings(void)
 					 "cache.max_memory_bytes=64M",
 					 "limits.attaches_per_second_per_uid=100000",
 					 "tenancy.administrators=sys",
+					 "tenancy.default_data_transfer_bytes=1T",
 					 NULL};
 
 	return settings;
@@ -323,6 +324,28 @@ static void rules_that_cannot_be_meant_are_refused_by_name(void **state)
 	assert_int_equal(TENANT(&f->agent, GET, "x", NULL), RSHM_E_NOTENANT);
 }
 
+/* ---- defaults ------------------------------------------------------------------------------------------------------------ */
+
+static void a_tenant_has_the_default_quotas_but_for_its_own_and_the_plan_custom(void **state)
+{
+	struct fixture *f = both_fixture(state);
+
+	create(&f->agent, "plain", "\"quotas\": {\"operations_per_minute\": 5000}");
+	assert_done(TENANT(&f->agent, GET, "plain", NULL));
+	assert_said("\"data_transfer_bytes\":1099511627776");
+	assert_said("\"operations_per_minute\":5000");
+	create(&f->agent, "own", "\"quotas\": {\"data_transfer_bytes\": 7}");
+	assert_done(TENANT(&f->agent, GET, "own", NULL));
+	assert_said("\"data_transfer_bytes\":7");
+	assert_done(TENANT(&f->agent, UPDATE, "own", "{\"quotas\": {}}"));
+	assert_said("\"quotas\":{}");
+	assert_done(TENANT(&f->agent, UPDATE, "own", "{\"quotas\": null}"));
+	assert_said("\"data_transfer_bytes\":1099511627776");
+	create(&f->agent, "custom", "\"plan\": \"custom\"");
+	assert_done(TENANT(&f->agent, GET, "custom", NULL));
+	assert_said("\"quotas\":{}");
+}
+
 /* ---- administrators ------------------------------------------------------------------------------------------------------ */
 
 struct visit {
@@ -373,6 +396,7 @@ int main(void)
 		BOTH_STORES(conditions_are_of_the_kernels_uid_the_clock_and_the_role),
 		BOTH_STORES(callers_and_operators_are_told_which_rule_decides),
 		BOTH_STORES(rules_that_cannot_be_meant_are_refused_by_name),
+		BOTH_STORES(a_tenant_has_the_default_quotas_but_for_its_own_and_the_plan_custom),
 		BOTH_STORES(members_of_the_administrators_group_and_nobody_else_make_tenants),
 	};
 

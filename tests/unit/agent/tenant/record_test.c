@@ -61,7 +61,8 @@ static struct tenant_record *update(const struct tenant_record *record, const ch
 {
 	struct tenant_record *changed = NULL;
 
-	if (tenant_record_update(record, json, strlen(json), now_ms, &changed, error, sizeof(error)) != RSHM_OK)
+	if (tenant_record_update(record, json, strlen(json), &plain, now_ms, &changed, error, sizeof(error)) !=
+	    RSHM_OK)
 		fail_msg("%s: %s", json, error);
 	return changed;
 }
@@ -409,8 +410,9 @@ static void a_document_has_a_bound_and_what_is_within_can_be_stored(void **state
 	record = create("{}");
 	json = repeat("{\"settings\":{\"a\":\"", "a", "", TENANT_RECORD_MAX - 30, "\"}}");
 	struct tenant_record *changed = NULL;
-	assert_int_equal(tenant_record_update(record, json, strlen(json), NOW, &changed, error, sizeof(error)),
-			 RSHM_E_TOOBIG);
+	assert_int_equal(
+		tenant_record_update(record, json, strlen(json), &plain, NOW, &changed, error, sizeof(error)),
+		RSHM_E_TOOBIG);
 	assert_null(changed);
 	tenant_record_destroy(&record);
 	free(json);
@@ -542,15 +544,15 @@ static void what_must_not_change_does_not(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(fixed); i++) {
-		if (tenant_record_update(record, fixed[i], strlen(fixed[i]), NOW, &changed, error, sizeof(error)) !=
-		    RSHM_E_INVALID)
+		if (tenant_record_update(record, fixed[i], strlen(fixed[i]), &plain, NOW, &changed, error,
+					 sizeof(error)) != RSHM_E_INVALID)
 			fail_msg("%s", fixed[i]);
 		assert_null(changed);
 	}
 	/* And what is wrong in a new tenant is wrong in a change. */
 	for (size_t i = 0; i < COUNT(wrong); i++)
-		assert_int_equal(tenant_record_update(record, wrong[i].json, strlen(wrong[i].json), NOW, &changed,
-						      error, sizeof(error)),
+		assert_int_equal(tenant_record_update(record, wrong[i].json, strlen(wrong[i].json), &plain, NOW,
+						      &changed, error, sizeof(error)),
 				 RSHM_E_INVALID);
 	assert_null(changed);
 	assert_comes_back(record);
