@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "agent/agent_priv.h"
+#include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/tenants.h"
 
@@ -111,6 +112,7 @@ void admission_connect(void *agent, void *binding, const struct control_peer *pe
 	struct worker_client client = {
 		.fd = fd,
 		.uid = peer->uid,
+		.gid = peer->gid,
 		.pid = peer->pid,
 		.channel_id = channel_id,
 		.figures_index = b->place,
@@ -175,4 +177,62 @@ void admission_channel_closed(void *agent, uid_t uid, uint32_t figures_index)
 	/* Bounded by the number of channels, which is below the mailbox's limit. */
 	if (!mailbox_post(&a->mailbox, &closed->message))
 		free(closed);
+}
+
+/* ---- refusals of the data plane, for the audit log ------------------------------------------------------------- */
+
+struct refused_message {
+	struct mailbox_message message; /* first */
+	struct agent *agent;
+	uint64_t wall_ms;
+	uid_t uid;
+	gid_t gid;
+	pid_t pid;
+	bool read_only;
+	char tenant[RSHM_TENANT_MAX + 1], what[33], on[129], why[129];
+};
+
+static void refused_on_arrival(struct mailbox_message *message)
+{
+	struct refused_message *refused = (struct refused_message *)message;
+
+	audit_write(refused->agent->audit, &(struct audit_event){
+						   .wall_ms = refused->wall_ms,
+						   .limited = true,
+						   .uid = refused->uid,
+						   .gid = refused->gid,
+						   .pid = refused->pid,
+						   .role = refused->read_only ? "read_only" : NULL,
+						   .what = refused->what,
+						   .tenant = refused->tenant,
+						   .on = refused->on,
+						   .detail = refused->why,
+						   .status = RSHM_E_DENIED,
+					   });
+	free(refused);
+}
+
+void admission_refused(void *agent, const struct serve_refusal *refusal)
+{
+	struct agent *a = agent;
+	struct refused_message *refused = a->audit ? malloc(sizeof(*refused)) : NULL;
+
+	/* Without memory it is in the log and in the counters only. */
+	if (!refused)
+		return;
+	*refused = (struct refused_message){
+		.message = {.handle = refused_on_arrival},
+		.agent = a,
+		.wall_ms = clock_realtime_ms(),
+		.uid = refusal->uid,
+		.gid = refusal->gid,
+		.pid = refusal->pid,
+		.read_only = refusal->read_only,
+	};
+	snprintf(refused->tenant, sizeof(refused->tenant), "%s", refusal->tenant);
+	snprintf(refused->what, sizeof(refused->what), "%s", refusal->action);
+	snprintf(refused->on, sizeof(refused->on), "key %.124s", refusal->resource);
+	snprintf(refused->why, sizeof(refused->why), "%s", refusal->why);
+	if (!mailbox_post(&a->mailbox, &refused->message))
+		free(refused);
 }

@@ -217,6 +217,7 @@ static int start_workers(struct agent *a, char *error, size_t error_len)
 		.open_store = stores_create,
 		.open_spill = stores_open_spill,
 		.channel_closed = admission_channel_closed,
+		.refused = admission_refused,
 		.context = a,
 	};
 	/* Versions tell values apart: those of other hosts must not look like ours. */

@@ -84,6 +84,7 @@ void admission_attach(void *agent, const struct control_attach *attach, control_
 void admission_connect(void *agent, void *binding, const struct control_peer *peer, int fd, uint64_t channel_id);
 void admission_release(void *agent, void *binding);
 void admission_channel_closed(void *agent, uid_t uid, uint32_t figures_index); /* worker threads */
+void admission_refused(void *agent, const struct serve_refusal *refusal);      /* the same */
 
 /* How a peer is let in. */
 struct admission_terms {

@@ -17,7 +17,8 @@
 #include "agent/base/text.h"
 #include "agent/serve/serve_priv.h"
 
-#define SHOWN_KEY 64u /* bytes of a key in a log or an answer */
+#define SHOWN_KEY 64u       /* bytes of a key in a log or an answer */
+#define TOLD_PER_SECOND 50u /* refusals, to the audit log */
 
 /* What is asked of a policy; `all`: of every key that begins so. */
 struct wish {
@@ -46,18 +47,42 @@ static struct access_answer judge(const struct client *client, const struct wish
 	return answer;
 }
 
+static bool may_tell(struct worker *worker)
+{
+	uint64_t now_ms = clock_monotonic_ms();
+
+	if (now_ms - worker->refusals_since_ms >= 1000) {
+		worker->refusals_since_ms = now_ms;
+		worker->refusals = 0;
+	}
+	return worker->refusals++ < TOLD_PER_SECOND;
+}
+
 static void note_refusal(struct client *client, const struct wish *wish, const struct access_answer *answer)
 {
 	static struct log_limit limit = LOG_LIMIT(10, 10000);
-	char buffer[4 * SHOWN_KEY + 1];
+	const struct serve_environment *env = client->worker->env;
+	char buffer[4 * SHOWN_KEY + 2], why[ACCESS_NAME_MAX + 8];
 	struct text key;
 
 	client->tenant->counts.denied++;
 	text_init(&key, buffer, sizeof(buffer));
 	text_append_escaped(&key, wish->key, wish->key_len < SHOWN_KEY ? wish->key_len : SHOWN_KEY);
-	log_limited(&limit, LOG_LEVEL_WARN, "serve", "tenant %s: uid %u may not %s \"%s%s\": %s%s",
-		    client->tenant->tenant->id, (unsigned int)client->uid, wish->action, buffer, wish->all ? "*" : "",
-		    answer->rule_name ? "rule " : "no rule allows it", answer->rule_name ? answer->rule_name : "");
+	if (wish->all)
+		text_append_string(&key, "*");
+	snprintf(why, sizeof(why), "%s%s", answer->rule_name ? "rule " : "no rule",
+		 answer->rule_name ? answer->rule_name : "");
+	log_limited(&limit, LOG_LEVEL_WARN, "serve", "tenant %s: uid %u may not %s \"%s\": %s",
+		    client->tenant->tenant->id, (unsigned int)client->uid, wish->action, buffer, why);
+	if (may_tell(client->worker))
+		env->refused(env->context, &(struct serve_refusal){.tenant = client->tenant->tenant->id,
+								   .uid = client->uid,
+								   .gid = client->gid,
+								   .pid = client->pid,
+								   .read_only = client->read_only,
+								   .action = wish->action,
+								   .resource = buffer,
+								   .why = why});
 }
 
 static bool permits(struct slot *slot, const struct wish *wish)

@@ -267,6 +267,8 @@ int client_connect(struct worker *worker, const struct worker_client *from)
 	client->tenant = tenant;
 	client->fd = from->fd;
 	client->uid = from->uid;
+	client->gid = from->gid;
+	client->pid = from->pid;
 	client->read_only = from->read_only;
 	client->until_ms = from->until_ms;
 	client->channel_id = from->channel_id;

@@ -51,6 +51,16 @@ struct serve_options {
 	uint64_t dictionary_refresh_ms; /* between two looks at what other agents trained */
 };
 
+/* A request that the tenant's rules refused. Texts are cut; what is not printable is written \xNN. */
+struct serve_refusal {
+	const char *tenant;
+	uid_t uid;
+	gid_t gid;
+	pid_t pid;
+	bool read_only;
+	const char *action, *resource, *why;
+};
+
 /* Shared by all workers, borrowed for their life. */
 struct serve_environment {
 	struct serve_options options;
@@ -69,6 +79,8 @@ struct serve_environment {
 			  size_t error_len);
 	/* A channel has ended. Worker thread; must not block. */
 	void (*channel_closed)(void *context, uid_t uid, uint32_t figures_index);
+	/* For the audit log; texts are lent. Worker thread; must not block. At most some tens a second and worker. */
+	void (*refused)(void *context, const struct serve_refusal *refusal);
 	void *context;
 };
 
@@ -98,6 +110,7 @@ void worker_join(struct worker **worker);
 struct worker_client {
 	int fd;
 	uid_t uid;
+	gid_t gid;
 	pid_t pid;
 	uint64_t channel_id;
 	uint32_t figures_index;

@@ -319,6 +319,8 @@ struct client {
 	uv_poll_t death;
 	int fd, pidfd;
 	uid_t uid;
+	gid_t gid;
+	pid_t pid;
 	uint64_t channel_id;
 	uint32_t figures_index;
 	struct rshm_figures *figures;
@@ -387,6 +389,8 @@ struct worker {
 	uint64_t drain_until_ms;
 	size_t tenants_open, revalidations_open;
 	uint32_t figures_tick;
+	uint64_t refusals_since_ms; /* told to the audit log in this second */
+	uint32_t refusals;
 	struct worker_report totals;
 	/* start-up hand-shake and snapshot */
 	pthread_mutex_t lock;

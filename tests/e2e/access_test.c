@@ -346,6 +346,31 @@ static void a_tenant_has_the_default_quotas_but_for_its_own_and_the_plan_custom(
 	assert_said("\"quotas\":{}");
 }
 
+static void refusals_stand_in_the_audit_log(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	riptide *handle;
+
+	create(&f->agent, "acme", "\"policies\": [" ALLOW("open:*", "\"*\"") ", " DENY("quiet", "s*", "\"*\"") "]");
+	handle = open_tenant(&f->agent, "acme");
+	assert_int_equal(e2e_put(handle, "secret\n1", "v"), RIPTIDE_EDENIED);
+	assert_int_equal(get(handle, "other"), RIPTIDE_EDENIED);
+	riptide_close(&handle);
+	for (int i = 0; i < 100; i++) {
+		assert_true(admin_ask(&f->agent, RSHM_CONTROL_AUDIT, NULL, NULL, answer, sizeof(answer)) >= 0);
+		if (strstr(answer, "no rule"))
+			break;
+		e2e_pause_ms(20);
+	}
+	assert_said("\"what\":\"write\"");
+	assert_said("key secret\\\\n1");
+	assert_said("rule quiet");
+	assert_said("\"what\":\"read\"");
+	assert_said("no rule");
+	/* Never the value. */
+	assert_null(strstr(answer, "\"v\""));
+}
+
 /* ---- administrators ------------------------------------------------------------------------------------------------------ */
 
 struct visit {
@@ -397,6 +422,7 @@ int main(void)
 		BOTH_STORES(callers_and_operators_are_told_which_rule_decides),
 		BOTH_STORES(rules_that_cannot_be_meant_are_refused_by_name),
 		BOTH_STORES(a_tenant_has_the_default_quotas_but_for_its_own_and_the_plan_custom),
+		BOTH_STORES(refusals_stand_in_the_audit_log),
 		BOTH_STORES(members_of_the_administrators_group_and_nobody_else_make_tenants),
 	};
 

@@ -252,6 +252,15 @@ __attribute__((unused)) static void on_tidied(void *context, int status, size_t 
 	answer_end(a, status);
 }
 
+__attribute__((unused)) static int update(const struct tenant_record *record, const char *json,
+					  struct tenant_record **ret)
+{
+	static const struct tenant_defaults defaults = {.isolation = TENANT_ISOLATION_LOGICAL};
+	char error[256];
+
+	return tenant_record_update(record, json, strlen(json), &defaults, 5, ret, error, sizeof(error));
+}
+
 __attribute__((unused)) static struct tenant_record *record_of(const char *id)
 {
 	static const struct tenant_defaults defaults = {.isolation = TENANT_ISOLATION_LOGICAL};

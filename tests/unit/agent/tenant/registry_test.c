@@ -5,9 +5,8 @@ static void a_tenant_lives_from_insert_to_remove(void **state)
 {
 	struct fixture *f = *state;
 	struct tenant_record *record, *changed;
-	const struct tenant_defaults none = {.isolation = TENANT_ISOLATION_LOGICAL};
 	struct answer a;
-	char ids[4096], error[256], text[256];
+	char ids[4096], text[256];
 
 	assert_int_equal(get_status(f, 0, "shop", text), RSHM_MISS);
 	assert_non_null(strstr(text, "shop"));
@@ -16,9 +15,7 @@ static void a_tenant_lives_from_insert_to_remove(void **state)
 	assert_int_equal(list(f, 1, NULL, 10, ids), 1);
 	assert_string_equal(ids, "shop ");
 	record = get(f, 1, "shop");
-	assert_int_equal(
-		tenant_record_update(record, "{\"name\":\"Shop\"}", 15, &none, 5, &changed, error, sizeof(error)),
-		RSHM_OK);
+	assert_int_equal(update(record, "{\"name\":\"Shop\"}", &changed), RSHM_OK);
 	answer_begin(f, &a);
 	registry_replace(f->agents[1].registry, changed, on_record, &a);
 	assert_int_equal(wait_status(f, &a), RSHM_OK);

@@ -127,7 +127,8 @@ static void assert_conflict(struct fixture *f, struct change change, uint64_t fo
 	assert_int_equal(run(f, &change, &told), RSHM_CONFLICT);
 	assert_int_equal(told, found);
 	assert_int_equal(look(f, &new), there);
-	assert_memory_equal(&old, &new, sizeof old);
+	/* Up to the last member: what is behind it is nobody's. */
+	assert_memory_equal(&old, &new, offsetof(struct envelope_head, algorithm) + sizeof old.algorithm);
 	after = status_of(f->store);
 	assert_int_equal(after.entries, before.entries);
 	assert_int_equal(after.bytes, before.bytes);
