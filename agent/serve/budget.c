@@ -57,7 +57,7 @@ struct budget {
 	enum budget_step step;
 	uint32_t attempts, parked_count, round_count; /* round_count: of the parked, those that this round is for */
 	uint64_t away_until_ms;                       /* 0: the backend answers */
-	bool closing, has_returned;
+	bool closing, is_returning, has_returned;     /* is_returning: this round gives back */
 	struct slot *parked, **parked_last;
 	struct envelope_buffer envelope;
 	struct store_request request;
@@ -227,6 +227,7 @@ static struct slot *unpark(struct budget *b)
 /* ---- the shared account ------------------------------------------------------------------------------------------------- */
 
 static void begin_round(struct budget *b);
+static void draw_alone(struct budget *b);
 static void end_round(struct budget *b, int status);
 
 static void ask(struct budget *b, enum store_op op, store_done_fn *done)
@@ -256,6 +257,7 @@ static void set_wishes(struct budget *b)
 
 	memset(&b->draw, 0, sizeof(b->draw));
 	b->round_count = b->parked_count;
+	b->is_returning = b->closing;
 	for (const struct slot *slot = b->parked; slot; slot = slot->parked_next) {
 		cost_of(slot, cost);
 		for (int kind = 0; kind < ACCOUNT_KINDS; kind++)
@@ -383,6 +385,10 @@ static void begin_round(struct budget *b)
 {
 	if (b->step != BUDGET_IDLE)
 		return;
+	if (clock_monotonic_ms() < b->away_until_ms && !b->closing) {
+		draw_alone(b);
+		return;
+	}
 	b->step = BUDGET_READING;
 	ask(b, STORE_GET, get_on_done);
 	store_submit(b->tenant->worker->store, &b->request);
@@ -465,27 +471,35 @@ static void serve_parked(struct budget *b, int status)
 	}
 }
 
+/* The backend is away: this host's own account, until it is tried again. */
+static void draw_alone(struct budget *b)
+{
+	set_wishes(b);
+	account_draw(&b->own, b->limits, clock_realtime_ms(), &b->draw);
+	fill_purses(b);
+	serve_parked(b, RSHM_E_AGAIN);
+}
+
 static void end_round(struct budget *b, int status)
 {
 	static struct log_limit limit = LOG_LIMIT(5, 60000);
 
 	b->step = BUDGET_IDLE;
 	b->attempts = 0;
+	b->away_until_ms = 0;
+	if (b->is_returning)
+		b->has_returned = true;
 	if (status < 0 && !b->closing) {
 		log_limited(
 			&limit, LOG_LEVEL_WARN, "serve",
 			"tenant %s: the backend cannot be asked what other hosts have used (status %d); this one counts alone",
 			b->tenant->tenant->id, status);
 		b->away_until_ms = clock_monotonic_ms() + AWAY_MS;
-		set_wishes(b);
-		account_draw(&b->own, b->limits, clock_realtime_ms(), &b->draw);
+		draw_alone(b);
+	} else {
+		fill_purses(b);
+		serve_parked(b, status);
 	}
-	if (status >= 0)
-		b->away_until_ms = 0;
-	if (b->closing)
-		b->has_returned = true;
-	fill_purses(b);
-	serve_parked(b, status);
 	/* What came while it was asked. */
 	if (b->parked || (b->closing && !b->has_returned))
 		begin_round(b);
