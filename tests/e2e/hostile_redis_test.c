@@ -311,13 +311,17 @@ static void a_reply_that_nobody_asked_for_is_nobodys_answer(void **state)
 {
 	static const char *const texts[] = {"$5\r\nwrong\r\n", ":-1\r\n", "+OK\r\n", "$5\r\nwrong\r\n:-1\r\n+OK\r\n"};
 	struct fixture *f = *state;
+	int status;
 
 	for (size_t i = 0; i < COUNT(texts); i++) {
 		const struct proxy_behaviour push = {.manner = PROXY_PUSH, .text = texts[i]};
 		const struct proxy_behaviour extra = {.manner = PROXY_EXTRA, .text = texts[i]};
 
 		proxy_behave(f->proxy, &push);
-		/* The idle connections are lost for it, and replaced: reads may be asked again, so they succeed. */
+		/* The idle connections are lost for it, and replaced: reads may be asked again, so they succeed. A push
+		 * that crosses the request is a false answer of the right type: refused for its bytes. */
+		status = read_key(f, 1);
+		assert_true(status == RIPTIDE_OK || status == RIPTIDE_ECORRUPT);
 		assert_int_equal(read_key(f, 1), RIPTIDE_OK);
 		assert_true(suffer(f, &extra, 3).spoiled > 0);
 	}
