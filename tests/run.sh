@@ -14,6 +14,9 @@
 # Where room.sh can make rooms, TEST_JOBS programs (default: one per processor) run side by side, each in its own; elsewhere one
 # after the other.
 #
+# TEST_AGAIN (0): so many programs at most that failed beside others are run a second time, alone, and count by that; they are
+# named at the end, so that nobody takes a race for peace. What a sanitizer reported is never run again.
+#
 # TEST_TIMEOUT (300), MODEL_TIMEOUT (900): seconds. RIPTIDE_TORTURE=long: the long form of the torture test.
 set -u
 export LC_ALL=C
@@ -33,7 +36,7 @@ build=$(realpath "$1") san=$2
 shift 2
 
 passed=0 failed=0 skipped=0
-failures=()
+failures=() again=()
 logs=$build/test-logs
 [ -n "$room" ] && logs=$build/test-logs/rooms/${1//\//_}
 [ -n "$room" ] || rm -rf "$logs"
@@ -260,6 +263,21 @@ run_in_room()
 	printf '%s\n' "$(sed '$d' "$out")"
 }
 
+# run_again PROGRAM...: those of them that failed and may have failed for what ran beside them.
+run_again()
+{
+	local program out left=${TEST_AGAIN:-0}
+	for program; do
+		out=$logs/rooms/${program//\//_}.out
+		tail -n 1 "$out" | grep -q ' 0 failed' && continue
+		grep -rqaE 'ERROR: AddressSanitizer|WARNING: ThreadSanitizer|runtime error:' "${out%.out}" && continue
+		[ $((left--)) -gt 0 ] || return
+		echo "again    ${program#"$build"/tests/}"
+		again+=("${program#"$build"/tests/}")
+		run_in_room "$program"
+	done
+}
+
 # run_in_rooms PROGRAM...: TEST_JOBS at a time, and adds up what they printed.
 run_in_rooms()
 {
@@ -271,6 +289,7 @@ run_in_rooms()
 		run_in_room "$program" &
 	done
 	wait
+	run_again "$@"
 	trap - INT TERM
 	for program; do
 		out=$logs/rooms/${program//\//_}.out
@@ -306,6 +325,7 @@ if [ -z "$room" ] && [ ${#failures[@]} -gt 0 ]; then
 	echo '== failed'
 	printf '%s\n' "${failures[@]}"
 fi
+[ ${#again[@]} -gt 0 ] && printf 'was run a second time, alone: %s\n' "${again[@]}"
 # A failed lint or model is a failure too: it is counted once, so that the last line never reads like a success.
 echo "$passed passed, $((failed + steps_failed)) failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$steps_failed" -eq 0 ]
