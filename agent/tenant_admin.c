@@ -20,35 +20,11 @@
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/base/text.h"
-#include "agent/tenants.h"
+#include "agent/tenant_admin_priv.h"
 
 #define CHANGE_ATTEMPTS 8u
-#define LIST_LIMIT_DEFAULT 100u
 #define GRACE_SECONDS_MAX (30u * 86400u)
 #define TOKEN_TTL_SECONDS_MAX (10ull * 365 * 86400)
-
-struct job {
-	struct agent *agent;
-	uint16_t op;
-	char id[RSHM_TENANT_MAX + 1];
-	json_t *document; /* of the request; NULL: none */
-	char *text;       /* the same as it came */
-	size_t text_len;
-	char user[24]; /* who asked */
-	uint32_t attempts;
-	struct tenant_record *record;
-	json_t *answer; /* beside the record */
-	/* list */
-	char **ids;
-	size_t count, at, total;
-	bool more, is_asking, answered;
-	/* delete */
-	struct tenant *tenant;
-	struct erase_counts counts;
-	int status;
-	control_text_fn *done;
-	void *context;
-};
 
 /* ---- ends -------------------------------------------------------------------------------------------------------- */
 
@@ -65,7 +41,7 @@ static void destroy(struct job *job)
 	free(job);
 }
 
-static void end(struct job *job, int status, const char *text)
+void job_end(struct job *job, int status, const char *text)
 {
 	if (status == RSHM_MISS)
 		status = RSHM_E_NOTENANT;
@@ -77,13 +53,13 @@ static void end(struct job *job, int status, const char *text)
 }
 
 /* Answers with a document, which it takes. */
-static void end_with(struct job *job, json_t *document)
+void job_end_with(struct job *job, json_t *document)
 {
 	char *text = document ? json_dumps(document, JSON_COMPACT) : NULL;
 
 	json_decref(document);
 	if (!text) {
-		end(job, RSHM_E_NOMEM, "no memory");
+		job_end(job, RSHM_E_NOMEM, "no memory");
 		return;
 	}
 	job->done(job->context, RSHM_OK, text);
@@ -93,7 +69,7 @@ static void end_with(struct job *job, json_t *document)
 	destroy(job);
 }
 
-static json_t *described(const struct tenant_record *record)
+json_t *job_described(const struct tenant_record *record)
 {
 	json_t *document = tenant_record_public(record);
 
@@ -101,13 +77,13 @@ static json_t *described(const struct tenant_record *record)
 	return document;
 }
 
-static struct registry *registry_of(struct job *job)
+struct registry *job_registry(struct job *job)
 {
 	char error[256];
 	struct registry *registry = live_tenants_registry(job->agent, error, sizeof(error));
 
 	if (!registry)
-		end(job, RSHM_E_AGAIN, error);
+		job_end(job, RSHM_E_AGAIN, error);
 	return registry;
 }
 
@@ -139,12 +115,12 @@ static void insert_on_done(void *context, int status, struct tenant_record *reco
 	struct job *job = context;
 
 	if (status != RSHM_OK) {
-		end(job, status, text);
+		job_end(job, status, text);
 		return;
 	}
 	log_info("agent", "tenant %s is created by %s", record->id, job->user);
 	job->record = record;
-	end_with(job, described(record));
+	job_end_with(job, job_described(record));
 }
 
 /* What the configuration gives a tenant that says nothing. `quotas` goes with it: to json_decref(). */
@@ -191,16 +167,16 @@ static void create(struct job *job)
 			tenant_record_destroy(&record);
 	}
 	if (status < 0) {
-		end(job, status, error);
+		job_end(job, status, error);
 		return;
 	}
 	if (config_find_tenant(c, record->id)) {
 		snprintf(error, sizeof(error), "tenant %s is one of the configuration; take another id", record->id);
 		tenant_record_destroy(&record);
-		end(job, RSHM_E_INVALID, error);
+		job_end(job, RSHM_E_INVALID, error);
 		return;
 	}
-	registry = registry_of(job);
+	registry = job_registry(job);
 	if (registry)
 		registry_insert(registry, record, insert_on_done, job);
 	else
@@ -220,15 +196,15 @@ static void change_on_applied(void *context)
 	/* At the agent's end nobody is left to wait for. */
 	if (job->op == RSHM_CONTROL_TENANT_DELETE) {
 		if (job->agent->stopping)
-			end(job, RSHM_E_CLOSED, "the agent is stopping; delete it once more");
+			job_end(job, RSHM_E_CLOSED, "the agent is stopping; delete it once more");
 		else
 			begin_delete(job);
 		return;
 	}
-	document = described(job->record);
+	document = job_described(job->record);
 	if (job->answer)
 		json_object_update(document, job->answer);
-	end_with(job, document);
+	job_end_with(job, document);
 }
 
 static void change_on_stored(void *context, int status, struct tenant_record *record, const char *text)
@@ -242,7 +218,7 @@ static void change_on_stored(void *context, int status, struct tenant_record *re
 		return;
 	}
 	if (status != RSHM_OK) {
-		end(job, status, text);
+		job_end(job, status, text);
 		return;
 	}
 	tenant_record_destroy(&job->record);
@@ -427,7 +403,7 @@ static void change_on_read(void *context, int status, struct tenant_record *reco
 	char error[400] = "";
 
 	if (status != RSHM_OK) {
-		end(job, status, text);
+		job_end(job, status, text);
 		return;
 	}
 	status = changed_record(job, record, &changed, error, sizeof(error));
@@ -438,7 +414,7 @@ static void change_on_read(void *context, int status, struct tenant_record *reco
 			tenant_record_destroy(&changed);
 	}
 	if (status < 0)
-		end(job, status, error[0] ? error : "no memory, or the tenant's record is damaged");
+		job_end(job, status, error[0] ? error : "no memory, or the tenant's record is damaged");
 	else
 		registry_replace(live_tenants_registry(job->agent, error, sizeof(error)), changed, change_on_stored,
 				 job);
@@ -446,7 +422,7 @@ static void change_on_read(void *context, int status, struct tenant_record *reco
 
 static void change(struct job *job)
 {
-	struct registry *registry = registry_of(job);
+	struct registry *registry = job_registry(job);
 
 	if (registry)
 		registry_get(registry, job->id, change_on_read, job);
@@ -461,8 +437,8 @@ static void record_on_removed(void *context, int status, struct tenant_record *r
 	(void)record;
 	(void)text;
 	if (status < 0 && status != RSHM_MISS) {
-		end(job, status,
-		    "everything of the tenant is removed but its record; delete it once more when the backend answers");
+		job_end(job, status,
+			"everything of the tenant is removed but its record; delete it once more when the backend answers");
 		return;
 	}
 	log_info("agent",
@@ -470,10 +446,10 @@ static void record_on_removed(void *context, int status, struct tenant_record *r
 		 " dictionaries",
 		 job->id, job->user, job->counts.entries, job->counts.tags, job->counts.sessions,
 		 job->counts.dictionaries);
-	end_with(job, json_pack("{s:s, s:s, s:{s:I, s:I, s:I, s:I}}", "id", job->id, "status", "deleted", "removed",
-				"entries", (json_int_t)job->counts.entries, "tags", (json_int_t)job->counts.tags,
-				"sessions", (json_int_t)job->counts.sessions, "dictionaries",
-				(json_int_t)job->counts.dictionaries));
+	job_end_with(job, json_pack("{s:s, s:s, s:{s:I, s:I, s:I, s:I}}", "id", job->id, "status", "deleted",
+				    "removed", "entries", (json_int_t)job->counts.entries, "tags",
+				    (json_int_t)job->counts.tags, "sessions", (json_int_t)job->counts.sessions,
+				    "dictionaries", (json_int_t)job->counts.dictionaries));
 }
 
 struct erased_message {
@@ -489,11 +465,11 @@ static void erased_on_arrival(struct mailbox_message *message)
 
 	free(message);
 	if (job->status < 0) {
-		end(job, job->status,
-		    "the tenant is marked as being deleted, and not everything could be removed; delete it once more");
+		job_end(job, job->status,
+			"the tenant is marked as being deleted, and not everything could be removed; delete it once more");
 		return;
 	}
-	registry = registry_of(job);
+	registry = job_registry(job);
 	if (!registry)
 		return;
 	job->record = NULL;
@@ -527,221 +503,13 @@ static void delete_on_closed(void *context)
 		status = live_tenant_number(a, job->tenant);
 	if (status < 0 ||
 	    !worker_erase_tenant(a->workers[live_tenant_worker(a, job->id)], job->tenant, erased_on_worker, job))
-		end(job, status < 0 ? status : RSHM_E_AGAIN,
-		    "the agent cannot erase the tenant now; delete it once more");
+		job_end(job, status < 0 ? status : RSHM_E_AGAIN,
+			"the agent cannot erase the tenant now; delete it once more");
 }
 
 static void begin_delete(struct job *job)
 {
 	live_tenants_await_closed(job->agent, job->id, delete_on_closed, job);
-}
-
-/* ---- questions --------------------------------------------------------------------------------------------------- */
-
-static json_t *tokens_json(const struct tenant_record *record)
-{
-	struct token_set *tokens;
-	json_t *list = json_array();
-
-	if (tenant_record_tokens(record, &tokens) < 0)
-		return list;
-	for (size_t i = 0; i < token_count(tokens); i++) {
-		struct token_info info;
-
-		token_info(tokens, i, &info);
-		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "id", info.id, "label",
-						      info.label, "role", token_role_name(info.role), "created_ms",
-						      (json_int_t)info.created_ms, "expires_ms",
-						      (json_int_t)info.expires_ms, "grace_until_ms",
-						      (json_int_t)info.grace_until_ms, "revoked", info.revoked));
-	}
-	token_set_destroy(&tokens);
-	return list;
-}
-
-/* What the tenant's rules say of the action that the request describes. NULL: no memory; `text` says what is wrong with it. */
-static json_t *access_json(const struct job *job, const struct tenant_record *record, const char **text)
-{
-	const char *action = json_string_value(json_object_get(job->document, "action"));
-	const json_t *resource = json_object_get(job->document, "resource");
-	const char *role_name = json_string_value(json_object_get(job->document, "role"));
-	json_int_t uid = json_integer_value(json_object_get(job->document, "uid"));
-	enum token_role role = TOKEN_TENANT;
-	struct access_policy *policy = NULL;
-	struct access_question question = {.action = action, .now_wall_ms = clock_realtime_ms()};
-	struct access_answer answer;
-	char error[ACCESS_ERROR_MAX];
-	json_t *document;
-
-	*text = NULL;
-	if (!action || !resource || uid < 0 || uid >= UINT32_MAX ||
-	    (role_name && !token_role_parse(role_name, &role))) {
-		*text = "\"action\" and \"resource\" are needed; \"uid\" is a number, \"role\" one of read_only, tenant, "
-			"admin";
-		return NULL;
-	}
-	question.resource = json_string_value(resource);
-	question.resource_length = json_string_length(resource);
-	question.uid = (uid_t)uid;
-	question.read_only = role == TOKEN_READ_ONLY;
-	if (access_policy_parse(json_object_get(record->document, "policies"), &policy, error, sizeof(error)) < 0)
-		return NULL;
-	access_policy_check(policy, &question, &answer);
-	document =
-		json_pack("{s:s, s:b, s:s?}", "id", record->id, "allowed", answer.allowed, "rule", answer.rule_name);
-	access_policy_destroy(&policy);
-	return document;
-}
-
-static void answer_access(struct job *job)
-{
-	const char *text;
-	json_t *document = access_json(job, job->record, &text);
-
-	if (text)
-		end(job, RSHM_E_INVALID, text);
-	else
-		end_with(job, document);
-}
-
-static void get_on_done(void *context, int status, struct tenant_record *record, const char *text)
-{
-	struct job *job = context;
-
-	if (status != RSHM_OK) {
-		end(job, status, text);
-		return;
-	}
-	job->record = record;
-	if (job->op == RSHM_CONTROL_TENANT_ACCESS) {
-		answer_access(job);
-		return;
-	}
-	end_with(job, job->op == RSHM_CONTROL_TENANT_TOKENS
-			      ? json_pack("{s:s, s:o}", "id", job->id, "tokens", tokens_json(record))
-			      : described(record));
-}
-
-static json_t *configured_json(const struct config_tenant *tenant)
-{
-	return json_pack("{s:s, s:s, s:s, s:s}", "id", tenant->name, "name", tenant->name, "status", "active",
-			 "source", "configuration");
-}
-
-static void get(struct job *job)
-{
-	const struct config_tenant *configured = config_find_tenant(job->agent->config, job->id);
-	struct registry *registry;
-
-	if (configured && job->op == RSHM_CONTROL_TENANT_GET) {
-		end_with(job, configured_json(configured));
-		return;
-	}
-	registry = registry_of(job);
-	if (registry)
-		registry_get(registry, job->id, get_on_done, job);
-}
-
-static void list_next(struct job *job);
-
-static void list_on_record(void *context, int status, struct tenant_record *record, const char *text)
-{
-	struct job *job = context;
-	json_t *list = json_object_get(job->answer, "tenants");
-
-	(void)text;
-	if (status == RSHM_OK)
-		json_array_append_new(
-			list, json_pack("{s:s, s:O, s:s, s:s, s:s, s:O, s:s}", "id", record->id, "name",
-					json_object_get(record->document, "name"), "status",
-					tenant_status_name(record->status), "plan", tenant_plan_name(record->plan),
-					"isolation", tenant_isolation_name(record->isolation), "created_ms",
-					json_object_get(record->document, "created_ms"), "source", "backend"));
-	else if (status == RSHM_E_CORRUPT || status == RSHM_E_FORMAT)
-		json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "id", job->ids[job->at - 1], "status",
-						      "damaged", "source", "backend"));
-	tenant_record_destroy(&record);
-	/* Being created, or just deleted: not listed. */
-	if (status < 0 && status != RSHM_E_CORRUPT && status != RSHM_E_FORMAT)
-		job->status = status;
-	job->answered = true;
-	if (!job->is_asking)
-		list_next(job);
-}
-
-/* As far as the store answers at once, in a loop: a long list would be a deep stack. */
-static void list_next(struct job *job)
-{
-	char error[256];
-	struct registry *registry = live_tenants_registry(job->agent, error, sizeof(error));
-
-	while (job->at < job->count && registry && job->status >= 0) {
-		job->answered = false;
-		job->is_asking = true;
-		registry_get(registry, job->ids[job->at++], list_on_record, job);
-		job->is_asking = false;
-		if (!job->answered)
-			return;
-	}
-	if (job->status < 0) {
-		end(job, job->status, NULL);
-		return;
-	}
-	json_object_set_new(job->answer, "total",
-			    json_integer((json_int_t)(job->total + job->agent->config->tenants_count)));
-	json_object_set_new(job->answer, "next", job->more ? json_string(job->ids[job->count - 1]) : json_null());
-	end_with(job, json_incref(job->answer));
-}
-
-static void list_on_ids(void *context, int status, const char *const *ids, size_t count, size_t total)
-{
-	struct job *job = context;
-	size_t limit = json_is_integer(json_object_get(job->document, "limit"))
-			       ? (size_t)json_integer_value(json_object_get(job->document, "limit"))
-			       : LIST_LIMIT_DEFAULT;
-
-	if (status < 0) {
-		end(job, status, NULL);
-		return;
-	}
-	job->ids = calloc(count + 1, sizeof(*job->ids));
-	for (size_t i = 0; i < count && job->ids; i++) {
-		job->ids[i] = strdup(ids[i]);
-		if (!job->ids[i])
-			break;
-		job->count++;
-	}
-	if (job->count < count) {
-		end(job, RSHM_E_NOMEM, "no memory");
-		return;
-	}
-	job->total = total;
-	job->more = count > 0 && count == limit;
-	list_next(job);
-}
-
-static void list(struct job *job)
-{
-	const json_t *after = json_object_get(job->document, "after"),
-		     *limit = json_object_get(job->document, "limit");
-	const struct config *c = job->agent->config;
-	struct registry *registry;
-	json_t *tenants;
-
-	if ((after && !json_is_string(after)) ||
-	    (limit && (!json_is_integer(limit) || json_integer_value(limit) < 1 ||
-		       json_integer_value(limit) > (json_int_t)REGISTRY_PAGE_MAX))) {
-		end(job, RSHM_E_INVALID, "\"after\" is an id, \"limit\" a number from 1 to 1000");
-		return;
-	}
-	tenants = json_array();
-	for (size_t i = 0; !after && i < c->tenants_count; i++)
-		json_array_append_new(tenants, configured_json(&c->tenants[i]));
-	job->answer = json_pack("{s:o}", "tenants", tenants);
-	registry = job->answer ? registry_of(job) : NULL;
-	if (registry)
-		registry_list(registry, after ? json_string_value(after) : NULL,
-			      limit ? (size_t)json_integer_value(limit) : LIST_LIMIT_DEFAULT, list_on_ids, job);
 }
 
 /* ---- the hook ---------------------------------------------------------------------------------------------------- */
@@ -785,16 +553,16 @@ void tenant_admin_hook(void *agent, const struct control_tenant *request, contro
 	if (status == RSHM_OK)
 		status = check_document(job, error, sizeof(error));
 	if (status < 0)
-		end(job, status, status == RSHM_E_NOMEM ? "no memory" : error);
+		job_end(job, status, status == RSHM_E_NOMEM ? "no memory" : error);
 	else if (request->op == RSHM_CONTROL_TENANT_CREATE)
 		create(job);
 	else if (request->op == RSHM_CONTROL_TENANT_LIST)
-		list(job);
+		tenant_ask_list(job);
 	else if (request->op == RSHM_CONTROL_TENANT_GET || request->op == RSHM_CONTROL_TENANT_TOKENS ||
 		 request->op == RSHM_CONTROL_TENANT_ACCESS)
-		get(job);
+		tenant_ask(job);
 	else if (config_find_tenant(a->config, job->id))
-		end(job, RSHM_E_INVALID, "the tenant is one of the configuration; change it there");
+		job_end(job, RSHM_E_INVALID, "the tenant is one of the configuration; change it there");
 	else
 		change(job);
 }
