@@ -116,6 +116,9 @@ enum rshm_control_op {
 	RSHM_CONTROL_TENANT_TOKEN_CREATE = 229, /* JSON: {"role", "label", "ttl_seconds"} */
 	RSHM_CONTROL_TENANT_TOKEN_ROTATE = 230, /* JSON: {"token": id, "grace_seconds"} */
 	RSHM_CONTROL_TENANT_TOKEN_REVOKE = 231, /* JSON: {"token": id} */
+	RSHM_CONTROL_TENANT_ROTATE_KEY = 236,   /* a new key; older entries are sealed anew behind it */
+	RSHM_CONTROL_TENANT_REWRAP = 237,       /* its keys, by the current master key */
+	RSHM_CONTROL_TENANT_KEYS = 238,         /* which there are, and how far the last change has come */
 	RSHM_CONTROL_TENANT_ACCESS = 239,       /* JSON: {"action", "resource", "uid", "read_only"} */
 };
 

@@ -178,6 +178,25 @@ bool seal_is_sealed(const void *envelope, size_t length)
 	return envelope_peek_head(envelope, length, &head) == RSHM_OK && (head.flags & ENVELOPE_FLAG_SEALED) != 0;
 }
 
+int seal_peek_key_id(const void *bytes, size_t length, uint32_t *ret)
+{
+	struct envelope_head head;
+	uint32_t id;
+	size_t at;
+	int status = envelope_peek_head(bytes, length, &head);
+
+	if (status < 0)
+		return status;
+	if (!(head.flags & ENVELOPE_FLAG_SEALED))
+		return RSHM_E_INVALID;
+	at = behind_key_of(&head) + ENVELOPE_BOX_KEY_ID;
+	if (at + sizeof id > length)
+		return RSHM_E_CORRUPT;
+	memcpy(&id, (const unsigned char *)bytes + at, sizeof id);
+	*ret = le32toh(id);
+	return RSHM_OK;
+}
+
 int seal_key_id(const void *envelope, size_t length, uint32_t *ret)
 {
 	struct envelope_view view;

@@ -57,4 +57,8 @@ int seal_open(const struct seal_keys *keys, const struct store_name *name, const
 /* The id of the key that a sealed envelope takes. Errors as seal_open(). For who re-seals. */
 int seal_key_id(const void *envelope, size_t length, uint32_t *ret);
 
+/* The same as the first bytes of it say, so many or all; nothing is checked but where it stands. */
+#define SEAL_PEEK_BYTES(key_len) (72u + 64u * 8u + (key_len) + 44u) /* head, tag epochs, key, box */
+int seal_peek_key_id(const void *bytes, size_t length, uint32_t *ret);
+
 #endif

@@ -112,9 +112,12 @@ struct store_request {
 	unsigned char cursor[STORE_CURSOR_MAX]; /* LIST, in and out */
 	size_t cursor_len;
 
-	/* of a layer between caller and store that wants to know of the end (serve/space.c): whom it stands for */
+	/* of a layer between caller and store that wants to know of the end (serve/space.c): whom and what it stands for */
 	store_done_fn *layer_done;
 	void *layer;
+	const void *layer_plain; /* PUT: what `envelope` was before it was sealed; NULL: it was not */
+	size_t layer_plain_len;
+	bool layer_again; /* asked once more, with newer keys */
 
 	/* the store's, opaque to the caller */
 	struct store_request *next, *prev;
