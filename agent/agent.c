@@ -22,6 +22,7 @@
 #include "agent/base/assert.h"
 #include "agent/base/clock.h"
 #include "agent/lifecycle.h"
+#include "agent/tenant/master_key.h"
 #include "agent/tenants.h"
 #include "shm/order.h"
 
@@ -143,6 +144,7 @@ static struct serve_options serve_options(const struct config *c)
 				.lz4_acceleration = (int)c->cache.lz4_acceleration,
 				.zstd_level = (int)c->cache.zstd_level},
 		.spill_read_bytes = c->spill.read_bytes,
+		.key_need_ms = c->behind.max_replay_age_seconds * 1000,
 		.warm_at_start = c->cache.enable_warming,
 		.warming_batch = c->cache.warming_batch_size,
 		.warming_keys_per_second = c->warming.keys_per_second,
@@ -214,6 +216,7 @@ static int start_workers(struct agent *a, char *error, size_t error_len)
 		.writer_id = randombytes_random(),
 		.dictionaries = a->dictionaries,
 		.sampler = a->sampler,
+		.masters = a->masters,
 		.open_store = stores_create,
 		.open_spill = stores_open_spill,
 		.channel_closed = admission_channel_closed,
@@ -446,6 +449,8 @@ static void destroy(struct agent **agent, bool keep)
 	free(a->workers);
 	dictionary_sampler_destroy(&a->sampler);
 	dictionary_registry_destroy(&a->dictionaries);
+	tenant_keys_forget(a);
+	master_keys_destroy(&a->masters);
 	live_tenants_destroy(a);
 	free(a->client_places);
 	tenant_table_destroy(&a->tenants);
@@ -525,6 +530,8 @@ static int bring_up(struct agent *a, char *error, size_t error_len)
 		status = open_loop(a);
 	if (status == RSHM_OK)
 		status = dictionaries_open(a);
+	if (status == RSHM_OK)
+		status = tenant_keys_open(a, error, error_len);
 	if (status == RSHM_OK) {
 		presence_begin(&a->presence);
 		status = start_workers(a, error, error_len);

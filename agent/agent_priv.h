@@ -43,6 +43,8 @@ struct agent {
 	struct tenant_table *tenants;
 	struct dictionary_registry *dictionaries;
 	struct dictionary_sampler *sampler; /* NULL: off */
+	struct master_keys *masters;        /* NULL: no tenant encrypts */
+	struct key_work *key_work;          /* of operators (tenant_keys.c), the last one first */
 	struct serve_environment serve;
 	struct worker **workers;
 	uint32_t worker_count;

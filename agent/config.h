@@ -137,7 +137,7 @@ struct config {
 		enum config_coherence mode;
 	} coherence;
 	struct {
-		bool enabled;
+		bool enabled, enable_encryption;
 		uint32_t max_tenants;
 		enum config_isolation isolation_level;
 		uint64_t default_memory_bytes, default_data_transfer_bytes; /* 0: none */
@@ -145,6 +145,9 @@ struct config {
 		char *administrators;                                       /* a group's name; empty: none */
 		uint64_t idle_seconds;
 	} tenancy;
+	struct {
+		char *master_key_file, *former_master_key_file; /* empty: none */
+	} encryption;
 	struct {
 		uint32_t inflight_max, max_clients, attaches_per_second_per_uid, channels_per_uid,
 			connections_per_uid;

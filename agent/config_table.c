@@ -251,6 +251,10 @@ static const struct config_option options[] = {
 	{FIELD(tenancy, isolation_level), .type = CONFIG_WORD, .initial = "strong", .words = isolation_words,
 	 .environment = "TENANT_ISOLATION_LEVEL",
 	 .help = "Isolation of a tenant that is created without saying which."},
+	{FIELD(tenancy, enable_encryption), .type = CONFIG_BOOL, .initial = "true",
+	 .environment = "TENANT_ENABLE_ENCRYPTION",
+	 .help = "A tenant of isolation strong that is created without a word about encryption encrypts, where there is a "
+		 "master key (encryption.master_key_file)."},
 	{FIELD(tenancy, administrators), .type = CONFIG_KEY_PART, .initial = "", RANGE(0, 64),
 	 .help = "A group whose members may create and change tenants, besides root and the agent's own user. Who "
 		 "belongs to it is looked up when the agent starts."},
@@ -263,6 +267,13 @@ static const struct config_option options[] = {
 	 .help = "The same of data_transfer_bytes, in a calendar month."},
 	{FIELD(tenancy, idle_seconds), .type = CONFIG_SECONDS, .initial = "600", RANGE(1, 30 * DAY),
 	 .help = "A created tenant that no process uses gives its shared memory back after this time."},
+
+	{FIELD(encryption, master_key_file), .type = CONFIG_PATH, .initial = "", RANGE(0, 4095),
+	 .help = "The key that wraps the keys of tenants that encrypt: a file of 32 bytes or 64 hex digits that only "
+		 "root or the agent's user can read. Empty: the service manager's credential riptide-master-key, if "
+		 "there is one."},
+	{FIELD(encryption, former_master_key_file), .type = CONFIG_PATH, .initial = "", RANGE(0, 4095),
+	 .help = "The master key of before, until riptidectl tenant rewrap has wrapped every tenant's keys anew."},
 
 	{FIELD(limits, inflight_max), .type = CONFIG_COUNT, .initial = "65536", RANGE(64, 1048576),
 	 .help = "Operations under way in one worker; further ones are told to retry."},

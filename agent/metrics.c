@@ -73,6 +73,7 @@ TENANT_VALUE(entries, t->figures.entries)
 TENANT_VALUE(used_bytes, t->figures.used_bytes)
 TENANT_VALUE(limit_bytes, t->figures.limit_bytes)
 TENANT_VALUE(denied, t->report.denied)
+TENANT_VALUE(refused_entries, t->report.refused_entries)
 TENANT_VALUE(limited, t->report.limited)
 TENANT_VALUE(shadowed, t->report.shadowed)
 TENANT_VALUE(alerts, t->report.alerts)
@@ -150,6 +151,10 @@ static void tell_tenants(struct exposition *e)
 		   plain_bytes);
 	of_tenants(e, "cache_stored_bytes_total", "counter", "Bytes of values written, as they are stored.",
 		   stored_bytes);
+	of_tenants(
+		e, "tenant_refused_entries_total", "counter",
+		"Stored entries that the tenant's keys do not open: changed by others, moved, or of a key that is gone.",
+		refused_entries);
 	of_tenants(e, "tenant_denied_total", "counter", "Requests that the tenant's rules refused.", denied);
 	of_tenants(e, "tenant_limited_total", "counter", "Requests that a quota or rate limit refused.", limited);
 	of_tenants(e, "tenant_quota_alerts_total", "counter", "Times that 90 % of a quota came to be used.", alerts);

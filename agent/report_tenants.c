@@ -72,6 +72,7 @@ static void add_tenant_report(json_t *entry, const struct tenant_report *r)
 	json_object_set_new(entry, "limited", json_integer(number(r->limited)));
 	json_object_set_new(entry, "shadowed", json_integer(number(r->shadowed)));
 	json_object_set_new(entry, "denied", json_integer(number(r->denied)));
+	json_object_set_new(entry, "refused_entries", json_integer(number(r->refused_entries)));
 	json_object_set_new(entry, "dictionary_sets", json_integer(number(r->dictionary_sets)));
 	json_object_set_new(entry, "ops_per_second", json_real((double)r->operations_per_second_milli / 1000));
 	json_object_set_new(entry, "avg_access_time_us", json_real((double)r->hit_ns_mean / 1000));

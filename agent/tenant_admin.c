@@ -88,7 +88,7 @@ struct registry *job_registry(struct job *job)
 }
 
 /* What this release takes from nobody, because nothing would enforce it. */
-static int refuse_promises(const struct tenant_record *record, char *error, size_t error_len)
+static int refuse_promises(const struct agent *a, const struct tenant_record *record, char *error, size_t error_len)
 {
 	const json_t *quotas = json_object_get(record->document, "quotas");
 	const char *name;
@@ -102,9 +102,10 @@ static int refuse_promises(const struct tenant_record *record, char *error, size
 		snprintf(error, error_len, "\"quotas\": %s is not enforced by this release", name);
 		return RSHM_E_INVALID;
 	}
-	if (!record->encryption)
+	if (!record->encryption || a->masters)
 		return RSHM_OK;
-	snprintf(error, error_len, "\"encryption\" is not there in this release");
+	snprintf(error, error_len,
+		 "\"encryption\" needs a master key, which this agent does not have; see encryption.master_key_file");
 	return RSHM_E_INVALID;
 }
 
@@ -129,6 +130,7 @@ static struct tenant_defaults defaults_of(const struct job *job, json_t **ret_qu
 	const struct config *c = job->agent->config;
 	struct tenant_defaults defaults = {
 		.isolation = (enum tenant_isolation)c->tenancy.isolation_level,
+		.encryption = c->tenancy.enable_encryption && job->agent->masters,
 		.user = job->user,
 	};
 	const struct {
@@ -162,7 +164,7 @@ static void create(struct job *job)
 
 	json_decref(quotas);
 	if (status == RSHM_OK) {
-		status = refuse_promises(record, error, sizeof(error));
+		status = refuse_promises(job->agent, record, error, sizeof(error));
 		if (status < 0)
 			tenant_record_destroy(&record);
 	}
@@ -409,7 +411,7 @@ static void change_on_read(void *context, int status, struct tenant_record *reco
 	status = changed_record(job, record, &changed, error, sizeof(error));
 	tenant_record_destroy(&record);
 	if (status == RSHM_OK && job->op == RSHM_CONTROL_TENANT_UPDATE) {
-		status = refuse_promises(changed, error, sizeof(error));
+		status = refuse_promises(job->agent, changed, error, sizeof(error));
 		if (status < 0)
 			tenant_record_destroy(&changed);
 	}
@@ -563,6 +565,9 @@ void tenant_admin_hook(void *agent, const struct control_tenant *request, contro
 		tenant_ask(job);
 	else if (config_find_tenant(a->config, job->id))
 		job_end(job, RSHM_E_INVALID, "the tenant is one of the configuration; change it there");
+	else if (request->op == RSHM_CONTROL_TENANT_KEYS || request->op == RSHM_CONTROL_TENANT_REWRAP ||
+		 request->op == RSHM_CONTROL_TENANT_ROTATE_KEY)
+		tenant_ask(job);
 	else
 		change(job);
 }

@@ -44,4 +44,7 @@ struct registry *job_registry(struct job *job);
 void tenant_ask(struct job *job);
 void tenant_ask_list(struct job *job);
 
+/* tenant_keys.c: what is asked of, or done with, the keys of a tenant that has this record. */
+void tenant_keys_ask(struct job *job, const struct tenant_record *record);
+
 #endif

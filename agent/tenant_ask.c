@@ -85,6 +85,11 @@ static void get_on_done(void *context, int status, struct tenant_record *record,
 		return;
 	}
 	job->record = record;
+	if (job->op == RSHM_CONTROL_TENANT_KEYS || job->op == RSHM_CONTROL_TENANT_REWRAP ||
+	    job->op == RSHM_CONTROL_TENANT_ROTATE_KEY) {
+		tenant_keys_ask(job, record);
+		return;
+	}
 	if (job->op == RSHM_CONTROL_TENANT_ACCESS) {
 		answer_access(job);
 		return;

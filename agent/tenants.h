@@ -55,6 +55,11 @@ void live_tenants_refresh(struct agent *agent, const char *id, void (*done)(void
 /* Calls `then`, once, when nothing of the tenant is open here; its record forbids its use. */
 void live_tenants_await_closed(struct agent *agent, const char *id, void (*then)(void *context), void *context);
 
+/* tenant_keys.c: reads the master key, if there is one; with a text what is wrong with it. Blocks on the disk. */
+int tenant_keys_open(struct agent *agent, char *error, size_t error_len);
+/* After the workers. */
+void tenant_keys_forget(struct agent *agent);
+
 /* tenant_admin.c: the control plane's hook. */
 void tenant_admin_hook(void *agent, const struct control_tenant *request, control_text_fn *done, void *done_context);
 

@@ -249,6 +249,7 @@ static struct tenant_settings settings_of(const struct agent *a, const struct te
 							(int)c->cache.eviction_policy),
 		.negatives_max = c->cache.negative_entries_max,
 		.cold = !record->hot,
+		.encrypted = record->encryption,
 	};
 
 	if (tenant_record_quota(record, "memory_bytes", &settings.memory_bytes) &&

@@ -437,6 +437,9 @@ void dispatch_message(struct connection *connection)
 	case RSHM_CONTROL_TENANT_TOKEN_CREATE:
 	case RSHM_CONTROL_TENANT_TOKEN_ROTATE:
 	case RSHM_CONTROL_TENANT_TOKEN_REVOKE:
+	case RSHM_CONTROL_TENANT_ROTATE_KEY:
+	case RSHM_CONTROL_TENANT_REWRAP:
+	case RSHM_CONTROL_TENANT_KEYS:
 	case RSHM_CONTROL_TENANT_ACCESS:
 		tenant_begin(connection, &header, &reader);
 		break;

@@ -71,6 +71,12 @@ static const char *operation_name(uint16_t op)
 		return "token rotate";
 	case RSHM_CONTROL_TENANT_TOKEN_REVOKE:
 		return "token revoke";
+	case RSHM_CONTROL_TENANT_ROTATE_KEY:
+		return "tenant rotate-key";
+	case RSHM_CONTROL_TENANT_REWRAP:
+		return "tenant rewrap";
+	case RSHM_CONTROL_TENANT_KEYS:
+		return "tenant keys";
 	case RSHM_CONTROL_TENANT_ACCESS:
 		return "tenant access";
 	default:

@@ -1,6 +1,7 @@
 /*
  * erasing.c - everything that a backend and this worker's disk tier hold of a tenant goes.
  *
+ *	the tenant's keys, if it encrypts: whatever else remains somewhere is noise from then on ─▶
  *	what the journal has accepted is stored ─▶ another generation is in force: from then on nobody finds the rest ─▶
  *	entries, tags and sessions of all older generations ─▶ dictionaries ─▶ noted as swept ─▶ the disk tier ─▶ what was counted
  *
@@ -17,6 +18,7 @@
 #include <string.h>
 
 #include "agent/base/clock.h"
+#include "agent/serve/rings.h"
 #include "agent/serve/serve_priv.h"
 #include "agent/serve/walk.h"
 #include "agent/store/dictionary.h"
@@ -209,10 +211,21 @@ static void journal_on_flushed(struct store_request *request)
 		ask(e, e->rest_done ? STORE_GENERATION : STORE_NEXT_GENERATION, generation_on_made, &e->name);
 }
 
+static void keys_on_removed(struct store_request *request)
+{
+	struct erasing *e = request->context;
+
+	if (request->status < 0)
+		end(e, request->status);
+	else
+		ask(e, STORE_FLUSH, journal_on_flushed, &e->name);
+}
+
 void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_erased_fn *done, void *context)
 {
 	static const struct erase_counts nothing = {0};
 	struct erasing *e = worker->closing ? NULL : calloc(1, sizeof(*e));
+	struct store_name keys = ring_name(tenant);
 
 	if (!e) {
 		done(context, worker->closing ? RSHM_E_CLOSED : RSHM_E_NOMEM, &nothing);
@@ -223,7 +236,7 @@ void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_er
 	e->registry_number = tenant->registry_number;
 	e->done = done;
 	e->context = context;
-	ask(e, STORE_FLUSH, journal_on_flushed, &e->name);
+	ask(e, STORE_DELETE, keys_on_removed, &keys);
 }
 
 void erasing_rest_begin(struct worker *worker, const struct tenant *tenant, uint64_t generation,

@@ -10,6 +10,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/cache/tags.h"
+#include "agent/serve/rings.h"
 #include "agent/serve/serve_priv.h"
 
 #define IDLE_CREDITS_MS 1000u    /* credits that nobody used for so long are taken back */
@@ -176,6 +177,7 @@ static void report_tenant(const struct serve_tenant *tenant, struct tenant_repor
 		.spilled = tenant->counts.spilled,
 		.restored = tenant->counts.restored,
 		.denied = tenant->counts.denied,
+		.refused_entries = sealing_refused(tenant),
 		.limited = budget.limited,
 		.shadowed = budget.shadowed,
 		.alerts = budget.alerts,

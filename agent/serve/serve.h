@@ -48,6 +48,7 @@ struct serve_options {
 	uint32_t dictionary_bytes;
 	bool dictionary_auto_train;
 	uint64_t dictionary_retrain_ms; /* age at which one is trained anew; 0 = never */
+	uint64_t key_need_ms;           /* so long after its successor was made a key may still be needed */
 	uint64_t dictionary_refresh_ms; /* between two looks at what other agents trained */
 };
 
@@ -62,6 +63,8 @@ struct serve_refusal {
 };
 
 /* Shared by all workers, borrowed for their life. */
+struct master_keys;
+
 struct serve_environment {
 	struct serve_options options;
 	struct tenant_table *tenants;
@@ -69,6 +72,7 @@ struct serve_environment {
 	struct rshm_agent *agent; /* sources and figures; each figure has one writer */
 	struct hlc *hlc;
 	uint32_t writer_id;
+	const struct master_keys *masters; /* of tenants that encrypt; NULL: there are none */
 	struct dictionary_registry *dictionaries;
 	struct dictionary_sampler *sampler; /* NULL: dictionaries are only for reading */
 	/* Makes the store of worker `index` on its loop. Worker thread, may block. */
@@ -154,6 +158,36 @@ struct erase_counts {
 typedef void tenant_erased_fn(void *context, int status, const struct erase_counts *counts);
 bool worker_erase_tenant(struct worker *worker, const struct tenant *tenant, tenant_erased_fn *erased, void *context);
 
+/* How far a change of keys has come. Written by the worker, read by any thread. */
+struct worker_keys_progress {
+	_Atomic uint64_t seen, resealed, failed;
+};
+
+/* What is known of a tenant's keys, newest first; the first is for new writes. */
+struct worker_keys {
+	size_t count, behind; /* behind: wrapped by a former master key */
+	struct {
+		uint32_t id;
+		uint64_t created_ms;
+	} keys[8];
+};
+
+/* What is to be done with the keys of a tenant that encrypts, open or not. */
+struct worker_keys_order {
+	const struct tenant *tenant; /* stays until `ended` */
+	bool rotate;                 /* a new key for new writes */
+	bool rewrap;                 /* by the current master key */
+	bool reseal; /* what older keys sealed; then keys that nothing can need any more are destroyed */
+	struct worker_keys_progress *progress;
+	/* The ring is changed, or could not be: `why` says what is wrong. `keys` is lent, NULL unless RSHM_OK. */
+	void (*changed)(void *context, int status, const struct worker_keys *keys, const char *why);
+	/* The end of it all, with the status of the resealing. */
+	void (*ended)(void *context, int status);
+	void *context;
+};
+/* Callbacks once each, in this order, on the worker's thread, for they must not block. Any thread. False: as above. */
+bool worker_change_keys(struct worker *worker, const struct worker_keys_order *order);
+
 /* The machine slept: every hot entry is unverified until it was compared with the store. Any thread, may block shortly. */
 void worker_slept(struct worker *worker);
 
@@ -221,6 +255,7 @@ struct tenant_report {
 	uint64_t limited;                         /* requests that a quota or rate refused */
 	uint64_t shadowed;        /* times that something was drawn which only the shadow mode let pass */
 	uint64_t alerts;          /* times that 90 % of a quota came to be used */
+	uint64_t refused_entries; /* that the tenant's keys do not open */
 	uint64_t dictionary_sets; /* values written that took a dictionary */
 	uint64_t operations_per_second_milli;
 	uint64_t hit_ns_mean, hit_ns_p50, hit_ns_p95, hit_ns_p99;

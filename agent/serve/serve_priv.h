@@ -246,6 +246,7 @@ struct serve_tenant {
 	struct space space;
 	struct sweep *sweep; /* under way, or NULL */
 	struct spilling *spilling;
+	struct sealing *sealing; /* NULL: it does not encrypt */
 	struct dictionaries *dictionaries;
 	uint64_t away_since_ms;  /* the backend; 0 = it answers */
 	struct pace pace;        /* of all that warms */
@@ -443,6 +444,8 @@ void space_set_generation(struct space *space, uint64_t generation, uint64_t swe
 void space_tick(struct space *space, uint64_t now_ms);
 /* Another agent may have made a generation: asks for it. Readers' trust is not extended until the answer is there. */
 void space_doubt(struct space *space);
+/* The tenant's keys are known, or could not be had. */
+void space_keys_told(struct space *space, int status);
 /* Answers what waits with RSHM_E_CLOSED. */
 void space_stop(struct space *space);
 

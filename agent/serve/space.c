@@ -7,6 +7,9 @@
  * again whenever the backend tells of a change (space_doubt(); the lease waits for the answer), or, where nothing is told,
  * twice in hot_max_age_ms, so that their `clear` reaches our hot copies no later than any other foreign change.
  *
+ * Where the tenant encrypts, envelopes are sealed here on their way down and opened on their way up (rings.h), so that nothing
+ * below knows of it, and nothing above.
+ *
  * Callers leave name.generation at 0; a number there is taken as it is (the sweep's).
  */
 #include <string.h>
@@ -15,6 +18,7 @@
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/cache/tags.h"
+#include "agent/serve/rings.h"
 #include "agent/serve/serve_priv.h"
 
 #define GENERATION_DEADLINE_MS 5000u
@@ -30,24 +34,16 @@ static bool names_an_entry(const struct store_request *request)
 	return request->op <= STORE_LIST;
 }
 
-static void request_on_done(struct store_request *request)
+/* What the tenant's keys are needed for. */
+static bool carries_values(const struct store_request *request)
 {
-	struct space *space = request->layer;
-
-	request->done = request->layer_done;
-	space->pending--;
-	request->done(request);
+	return request->op == STORE_GET || request->op == STORE_PUT;
 }
 
-static void pass_on(struct space *space, struct store_request *request)
+static bool is_ready(const struct space *space, const struct store_request *request)
 {
-	if (names_an_entry(request) && request->name.generation == 0)
-		request->name.generation = space->generation;
-	request->layer = space;
-	request->layer_done = request->done;
-	request->done = request_on_done;
-	space->pending++;
-	store_submit(space->backend, request);
+	return !names_an_entry(request) || ((space->generation || request->name.generation) &&
+					    (!carries_values(request) || sealing_is_ready(space->tenant)));
 }
 
 static void answer(struct store_request *request, int status)
@@ -56,6 +52,94 @@ static void answer(struct store_request *request, int status)
 	request->done(request);
 }
 
+static void wait_in_line(struct space *space, struct store_request *request)
+{
+	request->next = space->waiting;
+	space->waiting = request;
+	space->waiting_count++;
+}
+
+/* ---- down and up ------------------------------------------------------------------------------------------------ */
+
+/*
+ * What the store lent, opened. What is refused keeps the status of a question that was answered: it says nothing of the backend,
+ * and the reader finds no envelope in it, or one that is sealed. False: it waits for newer keys, to be asked again.
+ */
+static bool open_result(struct space *space, struct store_request *request, struct envelope_buffer *plain)
+{
+	int status = sealing_open(space->tenant, &request->name, request->result, request->result_len, plain);
+
+	if (status == RSHM_E_NOKEY && !request->layer_again && !space->closing && sealing_ask_again(space->tenant)) {
+		request->layer_again = true;
+		wait_in_line(space, request);
+		return false;
+	}
+	if (status == RSHM_OK) {
+		request->result = plain->bytes;
+		request->result_len = plain->length;
+	} else if (status == RSHM_E_CORRUPT) {
+		request->result_len = 0;
+	} else if (status == RSHM_E_NOMEM) {
+		request->status = status;
+	}
+	return true;
+}
+
+static void request_on_done(struct store_request *request)
+{
+	struct space *space = request->layer;
+	struct envelope_buffer other = {0};
+
+	request->done = request->layer_done;
+	space->pending--;
+	if (request->layer_plain) {
+		other.bytes = (void *)request->envelope;
+		request->envelope = request->layer_plain;
+		request->envelope_len = request->layer_plain_len;
+		request->layer_plain = NULL;
+	}
+	if (request->op == STORE_GET && request->status == RSHM_OK && !open_result(space, request, &other))
+		return;
+	request->done(request);
+	envelope_buffer_fini(&other);
+}
+
+/* A PUT's envelope as it is to be stored. */
+static int seal(struct space *space, struct store_request *request)
+{
+	struct envelope_buffer sealed;
+	int status = sealing_seal(space->tenant, &request->name, request->envelope, request->envelope_len, &sealed);
+
+	if (status != RSHM_OK)
+		return status;
+	request->layer_plain = request->envelope;
+	request->layer_plain_len = request->envelope_len;
+	request->envelope = sealed.bytes;
+	request->envelope_len = sealed.length;
+	return RSHM_OK;
+}
+
+static void pass_on(struct space *space, struct store_request *request)
+{
+	int status = RSHM_OK;
+
+	if (names_an_entry(request) && request->name.generation == 0)
+		request->name.generation = space->generation;
+	request->layer_plain = NULL;
+	if (request->op == STORE_PUT)
+		status = seal(space, request);
+	if (status < 0) {
+		answer(request, status);
+		return;
+	}
+	request->layer = space;
+	request->layer_done = request->done;
+	request->done = request_on_done;
+	space->pending++;
+	store_submit(space->backend, request);
+}
+
+/* Passes on what can be. `status`: if it is an error, nothing else waits any longer. */
 static void release_waiting(struct space *space, int status)
 {
 	struct store_request *request = space->waiting;
@@ -65,12 +149,19 @@ static void release_waiting(struct space *space, int status)
 	while (request) {
 		struct store_request *next = request->next;
 
-		if (status < 0)
+		if (!space->closing && is_ready(space, request))
+			pass_on(space, request);
+		else if (status < 0)
 			answer(request, status);
 		else
-			pass_on(space, request);
+			wait_in_line(space, request);
 		request = next;
 	}
+}
+
+void space_keys_told(struct space *space, int status)
+{
+	release_waiting(space, status);
 }
 
 /* In the book of what left shared memory. */
@@ -202,7 +293,8 @@ static void space_submit(struct store *store, struct store_request *request)
 		answer(request, RSHM_E_CLOSED);
 		return;
 	}
-	if (space->generation || !names_an_entry(request) || request->name.generation) {
+	request->layer_again = false;
+	if (is_ready(space, request)) {
 		pass_on(space, request);
 		return;
 	}
@@ -210,10 +302,11 @@ static void space_submit(struct store *store, struct store_request *request)
 		answer(request, RSHM_E_AGAIN);
 		return;
 	}
-	request->next = space->waiting;
-	space->waiting = request;
-	space->waiting_count++;
-	ask(space);
+	wait_in_line(space, request);
+	if (!space->generation)
+		ask(space);
+	if (!sealing_is_ready(space->tenant))
+		sealing_ask(space->tenant);
 }
 
 static void space_status(struct store *store, struct store_status *ret)

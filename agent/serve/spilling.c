@@ -13,6 +13,8 @@
  * a lossy table of fingerprints, so that a miss of anything else is not delayed by a look at the disk. No spilled copy is
  * ever served as verified unless the backend has just named its version.
  *
+ * The disk has sealed envelopes of tenants that encrypt, like the backend.
+ *
  * Of an entry with tags the backend's head tells the epochs as well, which are compared with the tags' present ones. While the
  * backend is away, the words of the tags' slots decide, as for a copy in the ring: the copy on disk has those that it left
  * the ring with, and whatever this agent has invalidated, or was told of, has bumped them.
@@ -21,6 +23,7 @@
 #include <string.h>
 
 #include "agent/base/clock.h"
+#include "agent/serve/rings.h"
 #include "agent/serve/serve_priv.h"
 #include "agent/store/keys.h"
 #include "agent/store/spill/spill.h"
@@ -136,6 +139,20 @@ static bool encode_item(const struct serve_tenant *tenant, const struct rshm_ite
 	return envelope_encode(&input, &env->options.compression, ret) == RSHM_OK;
 }
 
+/* As it may lie on disk. False: it may not. */
+static bool seal(struct serve_tenant *tenant, const struct store_name *name, struct envelope_buffer *envelope)
+{
+	struct envelope_buffer sealed;
+	int status = sealing_is_ready(tenant) ? sealing_seal(tenant, name, envelope->bytes, envelope->length, &sealed)
+					      : RSHM_E_NOKEY;
+
+	if (status == RSHM_OK) {
+		envelope_buffer_fini(envelope);
+		*envelope = sealed;
+	}
+	return status >= 0;
+}
+
 void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item)
 {
 	struct envelope_buffer envelope = {0};
@@ -145,7 +162,7 @@ void spilling_keep(struct serve_tenant *tenant, const struct rshm_item *item)
 	if (!tenant->spilling || !tenant->space.generation)
 		return;
 	name = name_of(tenant, item->key, item->key_len);
-	if (!encode_item(tenant, item, &envelope) ||
+	if (!encode_item(tenant, item, &envelope) || !seal(tenant, &name, &envelope) ||
 	    spill_put(tenant->spilling->tier, &name, envelope.bytes, envelope.length, item->version,
 		      expiry_of(tenant, item), rshm_control_source(item->control_a),
 		      rshm_control_epoch(item->control_a)) != RSHM_OK) {
@@ -226,6 +243,29 @@ bool spilling_may_serve(const struct serve_tenant *tenant, const void *key, size
 	return true;
 }
 
+/* What the disk lent as a plain copy of the operation's own. */
+static bool take(struct entry_op *op, const struct spill_request *request)
+{
+	struct envelope_buffer plain;
+	int status = sealing_is_ready(op->tenant)
+			     ? sealing_open(op->tenant, &request->name, request->result, request->result_len, &plain)
+			     : RSHM_E_NOKEY;
+
+	free(op->held);
+	op->held = NULL;
+	op->held_is_of_before = request->kept;
+	if (status == RSHM_OK) {
+		op->held = plain.bytes;
+		op->held_len = plain.length;
+	} else if (status == RSHM_MISS) {
+		op->held = malloc(request->result_len);
+		op->held_len = request->result_len;
+		if (op->held)
+			memcpy(op->held, request->result, request->result_len);
+	}
+	return op->held != NULL;
+}
+
 static void spill_on_read(struct spill_request *request)
 {
 	struct spill_read *read = request->context;
@@ -235,13 +275,7 @@ static void spill_on_read(struct spill_request *request)
 
 	op->tenant->counts.restored += found;
 	if (found) {
-		free(op->held);
-		op->held = malloc(request->result_len);
-		op->held_len = request->result_len;
-		op->held_is_of_before = request->kept;
-		found = op->held != NULL;
-		if (found)
-			memcpy(op->held, request->result, request->result_len);
+		found = take(op, request);
 	} else if (op->tenant->spilling) {
 		uint32_t print;
 

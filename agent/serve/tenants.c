@@ -19,6 +19,7 @@
 #include "agent/cache/loading.h"
 #include "agent/cache/tags.h"
 #include "agent/serve/dictionaries.h"
+#include "agent/serve/rings.h"
 #include "agent/serve/serve_priv.h"
 #include "shm/order.h"
 
@@ -95,6 +96,7 @@ static void free_books(struct serve_tenant *tenant)
 	evictions_destroy(&tenant->evictions);
 	accesses_destroy(&tenant->accesses);
 	budget_destroy(tenant);
+	sealing_destroy(tenant);
 	warming_destroy(tenant);
 }
 
@@ -107,7 +109,7 @@ static int open_books(struct serve_tenant *st)
 	st->evictions = evictions_create(clock_monotonic_ms());
 	st->accesses = accesses_create();
 	if (!st->tag_epochs || !st->evictions || !st->accesses || dictionaries_create(st) < 0 ||
-	    spilling_create(st, worker->spill) < 0 || budget_create(st) < 0)
+	    spilling_create(st, worker->spill) < 0 || budget_create(st) < 0 || sealing_create(st) < 0)
 		return RSHM_E_NOMEM;
 	warming_create(st);
 	space_init(&st->space, st, worker->store, worker->env->options.inflight_max);
@@ -216,7 +218,7 @@ static void leave(struct worker *worker, const struct serve_tenant *st)
 static bool is_quiet(const struct serve_tenant *st)
 {
 	return st->operations == 0 && st->space.pending == 0 && st->client_objects == 0 && !st->sweep &&
-	       dictionaries_are_quiet(st) && warming_is_quiet(st) && budget_is_quiet(st);
+	       dictionaries_are_quiet(st) && warming_is_quiet(st) && budget_is_quiet(st) && sealing_is_quiet(st);
 }
 
 static void hot_on_closed(void *context)

@@ -18,6 +18,7 @@
 #include "agent/base/clock.h"
 #include "agent/base/log.h"
 #include "agent/cache/tags.h"
+#include "agent/serve/rings.h"
 #include "agent/serve/serve_priv.h"
 #include "agent/store/spill/spill.h"
 
@@ -212,6 +213,7 @@ static void tick_on_timer(uv_timer_t *timer)
 		space_tick(&worker->tenants[i]->space, now_ms);
 		dictionaries_tick(worker->tenants[i], now_ms);
 		budget_tick(worker->tenants[i], now_ms);
+		sealing_tick(worker->tenants[i], now_ms);
 		warming_tick(worker->tenants[i], now_ms);
 	}
 	if (!worker->stopping)
@@ -319,6 +321,7 @@ enum worker_order {
 	ORDER_OPEN_TENANT,
 	ORDER_CLOSE_TENANT,
 	ORDER_ERASE_TENANT,
+	ORDER_KEYS,
 };
 
 struct order {
@@ -332,6 +335,7 @@ struct order {
 	const struct tenant *tenant;
 	enum hot_policy eviction;
 	struct worker_dictionary_order dictionary;
+	struct worker_keys_order keys;
 	char adopt_name[RSHM_NAME_MAX];
 	tenant_opened_fn *opened;
 	tenant_closed_fn *emptied, *closed;
@@ -399,6 +403,9 @@ static void order_on_arrival(struct mailbox_message *message)
 		break;
 	case ORDER_ERASE_TENANT:
 		erasing_begin(worker, order->tenant, order->erased, order->context);
+		break;
+	case ORDER_KEYS:
+		rekeying_begin(worker, &order->keys);
 		break;
 	case ORDER_RESET_EVICTIONS:
 		for (size_t i = 0; i < worker->tenant_count; i++)
@@ -699,6 +706,13 @@ bool worker_close_tenant(struct worker *worker, const struct tenant *tenant, boo
 bool worker_erase_tenant(struct worker *worker, const struct tenant *tenant, tenant_erased_fn *erased, void *context)
 {
 	struct order order = {.what = ORDER_ERASE_TENANT, .tenant = tenant, .erased = erased, .context = context};
+
+	return post(worker, &order);
+}
+
+bool worker_change_keys(struct worker *worker, const struct worker_keys_order *keys)
+{
+	struct order order = {.what = ORDER_KEYS, .keys = *keys};
 
 	return post(worker, &order);
 }

@@ -248,7 +248,7 @@ static int refuse_master(const struct reading *r, const char *id)
 	(void)snprintf(
 		r->error, r->error_len,
 		"keys of tenant %s: wrapped by master key %s, which this agent does not have (its own is %s); see "
-		"encryption.master_key_file and encryption.former_master_key_files",
+		"encryption.master_key_file and encryption.former_master_key_file",
 		r->ring->tenant, id, master_keys_id(r->masters, 0));
 	return RSHM_E_NOKEY;
 }

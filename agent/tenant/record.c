@@ -429,7 +429,10 @@ static int fill_new(json_t *document, const struct tenant_defaults *defaults, ui
 	if (status == RSHM_OK && !json_object_get(document, "isolation"))
 		status = put(document, "isolation", json_string(isolation_names[defaults->isolation]));
 	if (status == RSHM_OK && !json_object_get(document, "encryption"))
-		status = put(document, "encryption", json_boolean(defaults->encryption));
+		status = put(document, "encryption",
+			     json_boolean(defaults->encryption &&
+					  place_of(json_object_get(document, "isolation"), isolation_names,
+						   COUNT(isolation_names)) == TENANT_ISOLATION_STRONG));
 	if (status == RSHM_OK)
 		status = fill_users(document, defaults->user);
 	if (status == RSHM_OK && !json_object_get(document, "plan"))

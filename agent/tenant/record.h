@@ -50,7 +50,7 @@ struct tenant_record {
 /* For what a new tenant's document leaves out. Borrowed. */
 struct tenant_defaults {
 	enum tenant_isolation isolation;
-	bool encryption;
+	bool encryption;  /* of those whose isolation is strong */
 	const char *user; /* who may use it if neither users nor groups are named; NULL: nobody */
 	/* name: integer, of the plan; NULL: none */
 	const json_t *quotas[TENANT_PLANS];

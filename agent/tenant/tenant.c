@@ -68,6 +68,7 @@ static int build_tenant(const struct tenant_settings *s, struct tenant *tenant, 
 	tenant->eviction = s->eviction;
 	tenant->negatives_max = s->negatives_max;
 	tenant->cold = s->cold;
+	tenant->encrypted = s->encrypted;
 	tenant->memory_bytes = s->memory_bytes;
 	tenant->default_ttl_ms = s->default_ttl_ms;
 	tenant->ttl_jitter_percent = s->ttl_jitter_percent;

@@ -35,6 +35,7 @@ struct tenant {
 	enum hot_policy eviction;      /* at start; changed live in the tenant's tier */
 	uint32_t negatives_max;        /* remembered absences */
 	bool cold;                     /* its processes map no segment: every read passes the agent */
+	bool encrypted;                /* what is stored of it is sealed */
 	struct access_policy *policy;  /* NULL: there are no rules */
 	struct account_limits *limits; /* NULL: nothing of what is drawn is limited */
 	uint32_t registry_number;      /* of the reserved tenant in the embedded store */
@@ -61,7 +62,7 @@ struct tenant_settings {
 	bool write_behind;
 	enum hot_policy eviction;
 	uint32_t negatives_max;
-	bool cold;
+	bool cold, encrypted;
 	const json_t *policies;             /* rules; NULL: none */
 	const json_t *quotas, *rate_limits; /* of the record; NULL: none */
 };

@@ -91,6 +91,8 @@ static const struct command commands[] = {
 	 "                  nobody reads or writes anything of it, at once, on every host; and again\n"
 	 "  delete          with everything that was stored for it\n"
 	 "  access          what its rules say: access ID '{\"action\": \"read\", \"resource\": \"doc:1\", \"uid\": 33}'\n"
+	 "  keys            of a tenant that encrypts; rotate-key ID: a new one, and what older ones sealed is sealed anew;\n"
+	 "                  rewrap ID: its keys are wrapped by the current master key\n"
 	 "  tokens          its tokens; token-create ID ['{\"role\": \"read_only\", \"label\": \"web\", \"ttl_seconds\": 86400}'],\n"
 	 "                  token-rotate ID TOKEN, token-revoke ID TOKEN, where TOKEN is the id that the list shows\n"
 	 "  --file FILE     the document, - for stdin\n"

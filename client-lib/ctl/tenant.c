@@ -7,11 +7,13 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shm/tlv.h"
 
 #define DOCUMENT_MAX (256u << 10)
 #define ID_WIDTH 32
+#define PROGRESS_US 300000u
 
 /* What the subcommands take after their name. */
 enum takes { NO_ID, ID, ID_AND_TEXT, ID_AND_TOKEN, ID_AND_DOCUMENT };
@@ -31,6 +33,9 @@ static const struct action {
 	{"disable", RSHM_CONTROL_TENANT_DISABLE, ID_AND_TEXT, false},
 	{"delete", RSHM_CONTROL_TENANT_DELETE, ID, true},
 	{"access", RSHM_CONTROL_TENANT_ACCESS, ID_AND_DOCUMENT, false},
+	{"keys", RSHM_CONTROL_TENANT_KEYS, ID, false},
+	{"rotate-key", RSHM_CONTROL_TENANT_ROTATE_KEY, ID, false},
+	{"rewrap", RSHM_CONTROL_TENANT_REWRAP, ID, false},
 	{"tokens", RSHM_CONTROL_TENANT_TOKENS, ID, false},
 	{"token-create", RSHM_CONTROL_TENANT_TOKEN_CREATE, ID_AND_DOCUMENT, false},
 	{"token-rotate", RSHM_CONTROL_TENANT_TOKEN_ROTATE, ID_AND_TOKEN, false},
@@ -165,6 +170,36 @@ static int print_deleted(json_t *document)
 	return CTL_OK;
 }
 
+/* New writes take the new key already; shows how what older ones sealed is sealed anew, until that is done. */
+static int watch_resealing(const struct ctl *ctl, json_t *document)
+{
+	char *id = strdup(ctl_text(document, "id"));
+	const json_t *resealing;
+	int status = CTL_OK;
+
+	while (id && json_is_true(json_object_get(json_object_get(document, "resealing"), "running"))) {
+		json_decref(document);
+		usleep(PROGRESS_US);
+		status = ask(ctl, RSHM_CONTROL_TENANT_KEYS, id, NULL, &document);
+		if (status != CTL_OK)
+			break;
+		resealing = json_object_get(document, "resealing");
+		fprintf(stderr, "\r%" PRIu64 " entries seen, %" PRIu64 " sealed anew, %" PRIu64 " refused ",
+			ctl_u64(resealing, "seen"), ctl_u64(resealing, "resealed"), ctl_u64(resealing, "refused"));
+	}
+	free(id);
+	if (status != CTL_OK)
+		return status;
+	fputc('\n', stderr);
+	if (json_integer_value(json_object_get(json_object_get(document, "resealing"), "status")) < 0) {
+		json_decref(document);
+		return ctl_fail(CTL_ERROR,
+				"new writes take the new key, but not everything older could be sealed anew; the "
+				"agent's log says why");
+	}
+	return ctl_print_json(ctl, document);
+}
+
 static int print_answer(const struct ctl *ctl, const struct action *action, json_t *document)
 {
 	bool makes_token =
@@ -178,6 +213,8 @@ static int print_answer(const struct ctl *ctl, const struct action *action, json
 		json_decref(document);
 		return CTL_OK;
 	}
+	if (!ctl->json && action->op == RSHM_CONTROL_TENANT_ROTATE_KEY)
+		return watch_resealing(ctl, document);
 	return ctl_print_json(ctl, document);
 }
 

@@ -304,7 +304,7 @@ static void keys_are_wrapped_anew_by_another_master_key(void **state)
 	(void)state;
 	assert_int_equal(try_decode("acme", new, text, strlen(text)), RSHM_E_NOKEY);
 	assert_non_null(strstr(error, master_keys_id(old, 0)));
-	assert_non_null(strstr(error, "former_master_key_files"));
+	assert_non_null(strstr(error, "former_master_key_file"));
 	assert_int_equal(keyring_decode("acme", both, text, strlen(text), &again, error, sizeof error), RSHM_OK);
 	assert_int_equal(keyring_behind(again), 2);
 	rewrapped = encode(again, both);
