@@ -14,12 +14,12 @@ for argument; do
 	case $argument in
 	--quick) RIPTIDE_BENCH_MODE=quick ;;
 	--full) RIPTIDE_BENCH_MODE=full ;;
-	-*) echo 'usage: bench/run.sh [--quick|--full] [ring|hot|miss|crowd|operations|cost|seed|compression|coherence|tenant|tenants ...]' >&2; exit 2 ;;
+	-*) echo 'usage: bench/run.sh [--quick|--full] [ring|hot|miss|crowd|operations|cost|seed|compression|sealing|coherence|tenant|tenants ...]' >&2; exit 2 ;;
 	*) programs="$programs $argument" ;;
 	esac
 done
 export RIPTIDE_BENCH_MODE
-: "${programs:=ring hot miss crowd operations cost seed compression coherence tenant tenants}"
+: "${programs:=ring hot miss crowd operations cost seed compression sealing coherence tenant tenants}"
 command -v redis-server >/dev/null || { echo 'bench: redis-server is needed as a peer: apt-get install redis-server' >&2; exit 1; }
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/riptide-bench-rows.XXXXXX") || exit 1
