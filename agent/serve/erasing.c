@@ -35,6 +35,7 @@ struct erasing {
 	struct store_name name;
 	uint32_t registry_number;
 	struct store_request request;
+	struct envelope_buffer mark;      /* in the place of the keys */
 	uint64_t generation, generations; /* being erased, in force */
 	size_t space;
 	struct erase_counts counts;
@@ -56,6 +57,7 @@ static void end(struct erasing *e, int status)
 		e->rest_done(e->context);
 	else
 		e->done(e->context, status, &e->counts);
+	envelope_buffer_fini(&e->mark);
 	free(e);
 }
 
@@ -225,7 +227,7 @@ void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_er
 {
 	static const struct erase_counts nothing = {0};
 	struct erasing *e = worker->closing ? NULL : calloc(1, sizeof(*e));
-	struct store_name keys = ring_name(tenant);
+	int status;
 
 	if (!e) {
 		done(context, worker->closing ? RSHM_E_CLOSED : RSHM_E_NOMEM, &nothing);
@@ -236,7 +238,14 @@ void erasing_begin(struct worker *worker, const struct tenant *tenant, tenant_er
 	e->registry_number = tenant->registry_number;
 	e->done = done;
 	e->context = context;
-	ask(e, STORE_DELETE, keys_on_removed, &keys);
+	status = ring_removal(worker, tenant, &e->mark, &e->request);
+	if (status < 0) {
+		end(e, status);
+		return;
+	}
+	e->request.done = keys_on_removed;
+	e->request.context = e;
+	store_submit(worker->store, &e->request);
 }
 
 void erasing_rest_begin(struct worker *worker, const struct tenant *tenant, uint64_t generation,

@@ -336,7 +336,7 @@ static int change_ring(struct ring_round *round, struct keyring *ring)
 	struct rekeying *r = round->context;
 	int status = RSHM_MISS;
 
-	if (r->order.rotate || keyring_keys(ring).count == 0)
+	if (r->order.rotate)
 		status = keyring_add(ring, clock_realtime_ms());
 	else if (r->order.rewrap && keyring_behind(ring) > 0)
 		status = RSHM_OK;
@@ -381,7 +381,7 @@ static void ring_on_changed(struct ring_round *round, int status)
 		if (strcmp(r->worker->tenants[i]->tenant->id, r->order.tenant->id) == 0)
 			open = r->worker->tenants[i];
 	if (open)
-		sealing_ask(open);
+		sealing_take(open, r->ring);
 	keys = describe(r);
 	r->order.changed(r->order.context, RSHM_OK, &keys, NULL);
 	if (!r->order.reseal)

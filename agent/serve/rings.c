@@ -13,10 +13,11 @@
 
 #define REQUEST_MS 5000u
 #define ATTEMPTS 8u
+#define MARK_MS (24u * 3600 * 1000) /* by then every agent knows that the tenant is gone */
 
 static void read_ring(struct ring_round *round);
 
-struct store_name ring_name(const struct tenant *tenant)
+static struct store_name name_of(const struct tenant *tenant)
 {
 	return (struct store_name){
 		.tenant = TENANT_RESERVED_ID,
@@ -41,7 +42,7 @@ static void ask(struct ring_round *round, enum store_op op, store_done_fn *done)
 {
 	round->request = (struct store_request){
 		.op = op,
-		.name = ring_name(round->tenant),
+		.name = name_of(round->tenant),
 		.skip_remaining = true,
 		.deadline_ms = clock_monotonic_ms() + REQUEST_MS,
 		.done = done,
@@ -60,34 +61,54 @@ static void ring_on_stored(struct store_request *request)
 	end(round, request->status == RSHM_CONFLICT ? RSHM_E_AGAIN : request->status);
 }
 
-static int make_envelope(struct ring_round *round)
+static int make_envelope(const struct worker *worker, const struct tenant *tenant, const char *text,
+			 uint64_t expiry_ms, struct envelope_buffer *ret)
 {
-	const struct worker *worker = round->worker;
 	struct envelope_compression plain = {.choice = ENVELOPE_CHOOSE_NONE};
 	struct envelope_input input = {
-		.key = round->tenant->id,
-		.key_len = strlen(round->tenant->id),
+		.key = tenant->id,
+		.key_len = strlen(tenant->id),
+		.value = text,
+		.value_len = strlen(text),
 		.created_ms = clock_realtime_ms(),
+		.expiry_ms = expiry_ms,
 		.version = hlc_next(worker->env->hlc),
 		.writer_id = worker->env->writer_id,
 	};
-	char *text;
-	int status = keyring_encode(round->ring, worker->env->masters, &text);
+
+	envelope_buffer_fini(ret);
+	return envelope_encode(&input, &plain, ret);
+}
+
+int ring_removal(const struct worker *worker, const struct tenant *tenant, struct envelope_buffer *envelope,
+		 struct store_request *ret)
+{
+	uint64_t expiry_ms = clock_realtime_ms() + MARK_MS;
+	int status = make_envelope(worker, tenant, "", expiry_ms, envelope);
 
 	if (status < 0)
 		return status;
-	input.value = text;
-	input.value_len = strlen(text);
-	envelope_buffer_fini(&round->envelope);
-	status = envelope_encode(&input, &plain, &round->envelope);
-	free(text);
-	return status;
+	*ret = (struct store_request){
+		.op = STORE_PUT,
+		.name = name_of(tenant),
+		.condition = STORE_IF_PRESENT,
+		.envelope = envelope->bytes,
+		.envelope_len = envelope->length,
+		.expiry_ms = expiry_ms,
+		.deadline_ms = clock_monotonic_ms() + REQUEST_MS,
+	};
+	return RSHM_OK;
 }
 
 static void write_ring(struct ring_round *round)
 {
-	int status = make_envelope(round);
+	char *text;
+	int status = keyring_encode(round->ring, round->worker->env->masters, &text);
 
+	if (status == RSHM_OK) {
+		status = make_envelope(round->worker, round->tenant, text, 0, &round->envelope);
+		free(text);
+	}
 	if (status < 0) {
 		end(round, status);
 		return;
@@ -113,10 +134,13 @@ static int decode(struct ring_round *round)
 		return status;
 	if (view.head.plain_size > KEYRING_TEXT_MAX)
 		return RSHM_E_CORRUPT;
+	round->version = view.head.version;
+	round->destroyed = view.head.plain_size == 0;
+	if (round->destroyed)
+		return keyring_create(round->tenant->id, &round->ring);
 	text = malloc((size_t)view.head.plain_size + 1);
 	if (!text)
 		return RSHM_E_NOMEM;
-	round->version = view.head.version;
 	status = envelope_payload(&view, text, view.head.plain_size);
 	if (status == RSHM_OK)
 		status = keyring_decode(round->tenant->id, round->worker->env->masters, text, view.head.plain_size,
@@ -131,6 +155,7 @@ static void ring_on_read(struct store_request *request)
 	int status = request->status;
 
 	round->version = 0;
+	round->destroyed = false;
 	keyring_destroy(&round->ring);
 	if (status == RSHM_OK)
 		status = decode(round);

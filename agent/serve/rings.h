@@ -38,7 +38,8 @@ struct ring_round {
 	void (*done)(struct ring_round *round, int status);
 	void *context;
 	struct keyring *ring;
-	char why[256]; /* what is wrong, for people, without secrets; empty: nothing more is known than the status */
+	bool destroyed; /* there was a ring, and the tenant was deleted */
+	char why[256];  /* what is wrong, for people, without secrets; empty: nothing more is known than the status */
 	/* the round's */
 	struct store_request request;
 	struct envelope_buffer envelope;
@@ -48,8 +49,13 @@ struct ring_round {
 
 void ring_round_begin(struct ring_round *round);
 
-/* The name of a tenant's ring in the backend. Borrows the tenant's id. */
-struct store_name ring_name(const struct tenant *tenant);
+/*
+ * A request that puts a mark in the place of a tenant's ring, if there is one: what its keys sealed is noise from then on, and no
+ * agent that still knows them stores them again. The mark goes by itself after a day. The caller sets `done` and `context`
+ * and submits; `envelope` has to stay until `done`. RSHM_CONFLICT: there was none. RSHM_E_NOMEM.
+ */
+int ring_removal(const struct worker *worker, const struct tenant *tenant, struct envelope_buffer *envelope,
+		 struct store_request *ret);
 
 /* ---- of an open tenant (sealing.c); all do nothing where nothing is encrypted ---------------------------------------- */
 
@@ -58,6 +64,9 @@ void sealing_destroy(struct serve_tenant *tenant);
 /* No round is under way. */
 bool sealing_is_quiet(const struct serve_tenant *tenant);
 void sealing_tick(struct serve_tenant *tenant, uint64_t now_ms);
+
+/* This is the ring now, which is copied. */
+void sealing_take(struct serve_tenant *tenant, const struct keyring *ring);
 
 /* The keys are known, or none are needed. */
 bool sealing_is_ready(const struct serve_tenant *tenant);

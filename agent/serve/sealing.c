@@ -4,8 +4,8 @@
  *	request ─▶ space.c ─▶ sealed ─▶ journal, store           evicted ─▶ spilling.c ─▶ sealed ─▶ disk tier
  *	answer  ◀─ space.c ◀─ opened ◀─ journal, store           read    ◀─ spilling.c ◀─ opened ◀─ disk tier
  *
- * Until the ring is known, what needs it waits in space.c. Whoever opens a tenant first makes its ring. A ring that vanishes
- * from the backend while the tenant is open is not made anew: what the known keys sealed would be lost.
+ * Until the ring is known, what needs it waits in space.c. Whoever opens a tenant first makes its ring. One that vanishes from
+ * the backend while the tenant is open (flushed, evicted) is stored again from memory, but not if it went with the tenant.
  */
 #include <stdlib.h>
 
@@ -62,7 +62,34 @@ static int make_first(struct ring_round *round, struct keyring *ring)
 
 	if (keyring_keys(ring).count > 0)
 		return RSHM_MISS;
-	return tenant->sealing->ring ? RSHM_E_NOKEY : keyring_add(ring, clock_realtime_ms());
+	if (!tenant->sealing->ring)
+		return keyring_add(ring, clock_realtime_ms());
+	if (round->destroyed)
+		return RSHM_E_NOKEY;
+	log_warn("serve", "tenant %s: its keys are gone from the backend; they are stored again", tenant->tenant->id);
+	keyring_copy(ring, tenant->sealing->ring);
+	return RSHM_OK;
+}
+
+static uint32_t newest_of(const struct keyring *ring)
+{
+	struct seal_keys keys = keyring_keys(ring);
+
+	return keys.count > 0 ? keys.keys[0].id : 0;
+}
+
+void sealing_take(struct serve_tenant *tenant, const struct keyring *ring)
+{
+	struct sealing *s = tenant->sealing;
+	struct keyring *copy;
+
+	/* Without memory it is met when it is next asked for. */
+	if (!s || newest_of(ring) == 0 || keyring_create(tenant->tenant->id, &copy) < 0)
+		return;
+	keyring_copy(copy, ring);
+	keyring_destroy(&s->ring);
+	s->ring = copy;
+	space_keys_told(&tenant->space, RSHM_OK);
 }
 
 static void ring_on_told(struct ring_round *round, int status)
@@ -73,7 +100,10 @@ static void ring_on_told(struct ring_round *round, int status)
 
 	s->asking = false;
 	s->asked_ms = clock_monotonic_ms();
-	if (status == RSHM_OK) {
+	if (status == RSHM_OK && s->ring && newest_of(s->ring) > newest_of(round->ring)) {
+		/* It was on its way when a newer one was taken. */
+		keyring_destroy(&round->ring);
+	} else if (status == RSHM_OK) {
 		keyring_destroy(&s->ring);
 		s->ring = round->ring;
 		round->ring = NULL;

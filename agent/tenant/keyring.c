@@ -116,6 +116,20 @@ static size_t find_key(const struct keyring *ring, uint32_t id)
 	return i;
 }
 
+void keyring_copy(struct keyring *ring, const struct keyring *from)
+{
+	must(ring->count == 0 && strcmp(ring->tenant, from->tenant) == 0);
+	for (size_t i = 0; i < from->count; i++) {
+		unsigned char *bytes = take_secret(ring);
+
+		memcpy(bytes, from->keys[i].bytes, SEAL_KEY_BYTES);
+		ring->keys[i] = (struct seal_key){.id = from->keys[i].id, .bytes = bytes};
+		ring->created_ms[i] = from->created_ms[i];
+	}
+	ring->count = from->count;
+	ring->next_id = from->next_id;
+}
+
 int keyring_retire(struct keyring *ring, uint32_t id)
 {
 	size_t at = find_key(ring, id);

@@ -27,6 +27,9 @@ void keyring_destroy(struct keyring **ring);
 /* A new random key, which new writes take from now on. Ids are never used twice. RSHM_E_FULL: retire one first. */
 int keyring_add(struct keyring *ring, uint64_t now_ms);
 
+/* Puts the keys of a ring of the same tenant into an empty one. */
+void keyring_copy(struct keyring *ring, const struct keyring *from);
+
 /*
  * Destroys a key: what it sealed can never be opened again, once the stored form without it has replaced the one before.
  * RSHM_MISS (there is none), RSHM_E_INVALID (new writes take it).

@@ -540,6 +540,75 @@ static void a_deleted_tenant_takes_its_keys_with_it(void **state)
 	riptide_close(&handle);
 }
 
+/* Flushed with all else, while their tenant is open: what is written from then on must be readable after a restart. */
+static void keys_that_the_server_lost_are_stored_again(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	riptide *handle;
+
+	if (!f->redis)
+		skip();
+	create(&f->agent, "acme", "\"encryption\": true");
+	handle = open_tenant(&f->agent, "acme");
+	assert_int_equal(e2e_put(handle, "k", "v"), RIPTIDE_OK);
+	assert_int_equal(count_stored(f, "\"wrapped\""), 1);
+	freeReplyObject(ask_redis(&f->server, "DEL", "riptide:v1:{-.0}:1:k:acme", NULL, 0));
+	assert_int_equal(count_stored(f, "\"wrapped\""), 0);
+	/* An entry of a key that nobody has makes the agent ask. */
+	e2e_pause_ms(1100);
+	create(&f->agent, "other", "\"encryption\": true");
+	{
+		riptide *other = open_tenant(&f->agent, "other");
+		redisReply *entry;
+
+		assert_int_equal(e2e_put(other, "y", "v"), RIPTIDE_OK);
+		assert_done(TENANT(&f->agent, ROTATE_KEY, "other", NULL));
+		assert_int_equal(e2e_put(other, "x", "v"), RIPTIDE_OK);
+		entry = stored(f, "riptide:v1:{other.0}:1:c:x");
+		store(f, KEY_OF("x"), entry);
+		freeReplyObject(entry);
+		riptide_close(&other);
+	}
+	(void)read_stored(handle, "x", "");
+	for (int i = 0; i < 100 && count_stored(f, "\"wrapped\"") < 2; i++)
+		e2e_pause_ms(20);
+	assert_int_equal(count_stored(f, "\"wrapped\""), 2);
+	riptide_close(&handle);
+	restart(f);
+	handle = open_tenant(&f->agent, "acme");
+	handle = open_anew(f, &handle);
+	assert_int_equal(read_stored(handle, "k", "v"), RIPTIDE_OK);
+	riptide_close(&handle);
+}
+
+/* The order ends with the agent, and nothing is lost but the rest of the work. */
+static void an_agent_may_end_while_it_seals_anew(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	riptide *handle;
+
+	create(&f->agent, "acme", "\"encryption\": true");
+	handle = open_tenant(&f->agent, "acme");
+	fill(handle, 1500);
+	assert_int_equal(e2e_put(handle, "k", "v"), RIPTIDE_OK);
+	riptide_close(&handle);
+	riptide_close(&f->handle);
+	for (int signal = SIGTERM, i = 0; i < 2; i++, signal = SIGKILL) {
+		assert_done(TENANT(&f->agent, ROTATE_KEY, "acme", NULL));
+		e2e_pause_ms(10);
+		assert_int_equal(agent_process_kill(&f->agent, signal), 0);
+		assert_int_equal(agent_process_restart(&f->agent), 0);
+		handle = open_tenant(&f->agent, "acme");
+		assert_int_equal(read_stored(handle, "k", "v"), RIPTIDE_OK);
+		assert_int_equal(riptide_exists(handle, "fill-1499", 9, NULL), RIPTIDE_OK);
+		riptide_close(&handle);
+	}
+	/* The rest is sealed anew by the next one. */
+	assert_done(TENANT(&f->agent, ROTATE_KEY, "acme", NULL));
+	await_resealed(f);
+	assert_said("\"refused\":0,");
+}
+
 static void what_encrypts_is_said_at_the_start(void **state)
 {
 	struct fixture *f = both_fixture(state);
@@ -604,6 +673,8 @@ int main(void)
 		BOTH_STORES(another_agent_learns_of_a_new_key),
 		BOTH_STORES(a_new_master_key_wraps_the_old_keys),
 		BOTH_STORES(a_deleted_tenant_takes_its_keys_with_it),
+		BOTH_STORES(keys_that_the_server_lost_are_stored_again),
+		BOTH_STORES(an_agent_may_end_while_it_seals_anew),
 		BOTH_STORES(what_encrypts_is_said_at_the_start),
 		BOTH_STORES(without_a_master_key_nothing_is_promised),
 		BOTH_STORES(a_master_key_that_others_can_read_is_refused),
