@@ -5,7 +5,7 @@
  *	answer  ◀─ space.c ◀─ opened ◀─ journal, store           read    ◀─ spilling.c ◀─ opened ◀─ disk tier
  *
  * Until the ring is known, what needs it waits in space.c. Whoever opens a tenant first makes its ring. One that vanishes from
- * the backend while the tenant is open (flushed, evicted) is stored again from memory, but not if it went with the tenant.
+ * the backend while the tenant is open (evicted, deleted by hand) is stored again from memory, but not if it went with the tenant.
  */
 #include <stdlib.h>
 
@@ -23,6 +23,7 @@ struct sealing {
 	struct keyring *ring; /* NULL: not known yet */
 	struct ring_round round;
 	bool asking;
+	bool taken;        /* a newer ring than the one that is on its way */
 	uint64_t asked_ms; /* when it was last known; 0: never */
 	uint64_t retry_at_ms;
 	uint64_t refused;
@@ -71,24 +72,18 @@ static int make_first(struct ring_round *round, struct keyring *ring)
 	return RSHM_OK;
 }
 
-static uint32_t newest_of(const struct keyring *ring)
-{
-	struct seal_keys keys = keyring_keys(ring);
-
-	return keys.count > 0 ? keys.keys[0].id : 0;
-}
-
 void sealing_take(struct serve_tenant *tenant, const struct keyring *ring)
 {
 	struct sealing *s = tenant->sealing;
 	struct keyring *copy;
 
 	/* Without memory it is met when it is next asked for. */
-	if (!s || newest_of(ring) == 0 || keyring_create(tenant->tenant->id, &copy) < 0)
+	if (!s || keyring_keys(ring).count == 0 || keyring_create(tenant->tenant->id, &copy) < 0)
 		return;
 	keyring_copy(copy, ring);
 	keyring_destroy(&s->ring);
 	s->ring = copy;
+	s->taken = s->asking;
 	space_keys_told(&tenant->space, RSHM_OK);
 }
 
@@ -100,8 +95,7 @@ static void ring_on_told(struct ring_round *round, int status)
 
 	s->asking = false;
 	s->asked_ms = clock_monotonic_ms();
-	if (status == RSHM_OK && s->ring && newest_of(s->ring) > newest_of(round->ring)) {
-		/* It was on its way when a newer one was taken. */
+	if (status == RSHM_OK && s->taken) {
 		keyring_destroy(&round->ring);
 	} else if (status == RSHM_OK) {
 		keyring_destroy(&s->ring);
@@ -114,6 +108,7 @@ static void ring_on_told(struct ring_round *round, int status)
 				    tenant->tenant->id,
 				    round->why[0] ? round->why : "what the backend has of them is damaged or gone");
 	}
+	s->taken = false;
 	space_keys_told(&tenant->space, status == RSHM_E_UNKNOWN ? RSHM_E_TIMEDOUT : status);
 }
 

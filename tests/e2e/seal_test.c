@@ -540,7 +540,7 @@ static void a_deleted_tenant_takes_its_keys_with_it(void **state)
 	riptide_close(&handle);
 }
 
-/* Flushed with all else, while their tenant is open: what is written from then on must be readable after a restart. */
+/* Evicted, or deleted by hand, while their tenant is open: what is stored must be readable after a restart. */
 static void keys_that_the_server_lost_are_stored_again(void **state)
 {
 	struct fixture *f = both_fixture(state);
