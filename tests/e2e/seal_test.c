@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "tests/e2e/both_stores.h"
 #include "tests/e2e/tenants.h"
@@ -446,6 +447,47 @@ static void keys_are_changed_under_way(void **state)
 	assert_said("all the keys");
 }
 
+/* What riptidectl says on its standard output; its exit status. */
+static int run_ctl(const struct fixture *f, const char *arguments)
+{
+	const char *build = getenv("RIPTIDE_BUILD_DIR");
+	char command[400];
+	size_t length;
+	FILE *pipe;
+
+	snprintf(command, sizeof(command), "RIPTIDE_SOCKET=%s %s/riptidectl %s 2>&1", f->agent.socket,
+		 build ? build : "build", arguments);
+	pipe = popen(command, "re");
+	assert_non_null(pipe);
+	length = fread(answer, 1, sizeof(answer) - 1, pipe);
+	answer[length] = '\0';
+	return WEXITSTATUS(pclose(pipe));
+}
+
+static void operators_see_and_change_keys(void **state)
+{
+	struct fixture *f = both_fixture(state);
+	riptide *handle;
+
+	create(&f->agent, "acme", "\"encryption\": true");
+	handle = open_tenant(&f->agent, "acme");
+	fill(handle, 400);
+	assert_int_equal(run_ctl(f, "tenant keys acme"), 0);
+	assert_said("\"master_key\"");
+	assert_said("\"resealing\":null");
+	/* Comes back when all is sealed anew, and has said how it went. */
+	assert_int_equal(run_ctl(f, "tenant rotate-key acme"), 0);
+	assert_said("\"running\":false");
+	assert_said("\"resealed\":400");
+	assert_said("\"id\":2");
+	assert_int_equal(run_ctl(f, "tenant rewrap acme"), 0);
+	assert_said("\"wrapped_by_former_master_key\":0");
+	create(&f->agent, "plain", "\"encryption\": false");
+	assert_int_not_equal(run_ctl(f, "tenant rotate-key plain"), 0);
+	assert_said("does not encrypt");
+	riptide_close(&handle);
+}
+
 /* Another agent meets a key that it has not heard of. */
 static void another_agent_learns_of_a_new_key(void **state)
 {
@@ -670,6 +712,7 @@ int main(void)
 		BOTH_STORES(every_operation_works_on_what_is_sealed),
 		BOTH_STORES(what_others_changed_or_moved_is_refused),
 		BOTH_STORES(keys_are_changed_under_way),
+		BOTH_STORES(operators_see_and_change_keys),
 		BOTH_STORES(another_agent_learns_of_a_new_key),
 		BOTH_STORES(a_new_master_key_wraps_the_old_keys),
 		BOTH_STORES(a_deleted_tenant_takes_its_keys_with_it),
